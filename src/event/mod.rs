@@ -1,0 +1,70 @@
+//! Values: what travels through the gateway. No I/O and no async here.
+//!
+//! ```text
+//! channel + payload ──hub──► Event { position } ──shape──► Shaped ──wire──► Frame
+//! ```
+
+mod channel;
+mod frame;
+mod payload;
+mod position;
+mod shape;
+mod time;
+
+use std::sync::Weak;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
+pub use frame::{Frame, FrameCache, Variant};
+pub use payload::{Fields, Payload, PayloadError};
+pub use position::{Epoch, Position, PositionError};
+pub use shape::{End, Shape, ShapeId, Shaped};
+pub use time::{now, timestamp};
+
+use shape::ShapeCache;
+
+/// What a publisher said, at its place in the node's order.
+#[derive(Debug)]
+pub struct Event {
+    /// Where it was published.
+    pub channel: Channel,
+    /// What was published.
+    pub payload: Payload,
+    /// Its place in the node's order: the SSE id.
+    pub position: Position,
+    /// When it reached this node, by the wall clock.
+    pub at: SystemTime,
+    /// When it reached this node, for measuring.
+    pub received: Instant,
+    /// The event of the channel before this one, while it is still known.
+    pub previous: Weak<Event>,
+    shapes: ShapeCache,
+}
+
+impl Event {
+    /// An event that has just reached the node.
+    pub fn new(channel: Channel, payload: Payload, position: Position) -> Self {
+        Self {
+            channel,
+            payload,
+            position,
+            at: SystemTime::now(),
+            received: Instant::now(),
+            previous: Weak::new(),
+            shapes: ShapeCache::default(),
+        }
+    }
+
+    /// The event as clients of one kind of stream get it; `None` when it is not for them.
+    pub fn shaped(&self, shape: &dyn Shape) -> Option<&Shaped> {
+        self.shapes.get(shape, self)
+    }
+
+    /// About how many bytes the event holds in memory, an encoded frame included.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        OVERHEAD + self.channel.as_str().len() + 2 * self.payload.as_str().len()
+    }
+}

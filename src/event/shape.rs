@@ -1,0 +1,85 @@
+//! What becomes of an event on one kind of stream. Computed once per event and shape, not per client.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Event;
+use super::frame::FrameCache;
+
+/// Turns what a publisher said into what the clients of one declared stream expect.
+///
+/// A shape is a pure function of the event: every session, shard and replay gets the same result.
+pub trait Shape: fmt::Debug + Send + Sync {
+    /// Tells this shape from every other of the node.
+    fn id(&self) -> ShapeId;
+
+    /// The event as clients of the stream get it; `None` when it is not for them.
+    fn apply(&self, event: &Event) -> Option<Shaped>;
+}
+
+/// See [`Shape::id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShapeId(pub u16);
+
+/// An event in the shape of one stream.
+#[derive(Debug)]
+pub struct Shaped {
+    /// JSON on one line.
+    pub json: Arc<str>,
+    /// The type of the event, for clients that want it as the SSE event name.
+    pub kind: Option<Box<str>>,
+    /// Tells things apart that share a channel: only an event of the same key replaces this one.
+    pub key: Option<Box<str>>,
+    /// Set when the stream is over with this event.
+    pub end: Option<End>,
+    /// When and at which progress (0 to 1) the present run began, for those who estimate its end.
+    pub run: Option<(Instant, f64)>,
+    /// What has been encoded of it.
+    pub frames: FrameCache,
+}
+
+/// A stream is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The `data` of the `complete` event: JSON on one line.
+    pub data: Arc<str>,
+    /// How long another event of the channel may still take the end back.
+    pub grace: Duration,
+}
+
+impl Shaped {
+    /// JSON without a type or an end.
+    pub fn plain(json: Arc<str>) -> Self {
+        Self { json, kind: None, key: None, end: None, run: None, frames: FrameCache::default() }
+    }
+}
+
+/// The shapes an event has been given so far: a list that only grows, read without a lock.
+#[derive(Debug, Default)]
+pub(super) struct ShapeCache(OnceLock<Box<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    shape: ShapeId,
+    shaped: Option<Shaped>,
+    next: ShapeCache,
+}
+
+impl ShapeCache {
+    pub(super) fn get(&self, shape: &dyn Shape, event: &Event) -> Option<&Shaped> {
+        let mut slot = self;
+        loop {
+            let entry = slot.0.get_or_init(|| {
+                let shaped = shape.apply(event);
+                Box::new(Entry { shape: shape.id(), shaped, next: Self::default() })
+            });
+            if entry.shape == shape.id() {
+                return entry.shaped.as_ref();
+            }
+            slot = &entry.next;
+        }
+    }
+}

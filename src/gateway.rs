@@ -1,0 +1,185 @@
+//! The composition root: every part is built here and handed only what it needs.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+
+use crate::event::ChannelPattern;
+use crate::http::{self, App};
+use crate::hub::{HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, SnapshotBounds};
+use crate::session::Registry;
+use crate::settings::{RedisSection, Settings};
+use crate::shutdown::Stop;
+use crate::source::{
+    Backoff, Embedded, Publisher, RedisPubSub, RedisSettings, Source, StateKeys, supervise,
+};
+use crate::streams::Streams;
+use crate::telemetry::Metrics;
+
+/// A running gateway.
+pub struct Gateway {
+    address: SocketAddr,
+    stop: Stop,
+    app: Arc<App>,
+}
+
+/// Why a gateway could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A metric is declared wrongly: a fault of ours.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The settings of Redis cannot be used.
+    #[error("redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    /// The certificates cannot be read.
+    #[error("redis.ca_file: {0}")]
+    CaFile(io::Error),
+    /// The listener has no address.
+    #[error("listener: {0}")]
+    Listener(io::Error),
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Builds every part and serves on `listener`, with `pages` beside the gateway's own routes.
+    ///
+    /// # Errors
+    /// When the settings name something that cannot be used. A broker that is away is no error.
+    pub fn start(
+        settings: Settings,
+        listener: TcpListener,
+        pages: Router,
+    ) -> Result<Self, StartError> {
+        let address = listener.local_addr().map_err(StartError::Listener)?;
+        let settings = Arc::new(settings);
+        let stop = Stop::new();
+        let metrics = Arc::new(Metrics::new()?);
+        metrics.watch_process()?;
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+
+        let streams = Streams::compile(&settings.stream);
+        let redis = redis_source(&settings)?;
+        let (name, standing) = match &redis {
+            Some(redis) => (RedisPubSub::NAME, redis.standing()),
+            None => (Embedded::NAME, Embedded::standing()),
+        };
+        let hub_settings = hub_settings(&settings, &streams, standing.clone());
+        let (hub, demand) = Hub::start(hub_settings, settings.server.drain, &metrics, &stop);
+        let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes };
+        let inlet = hub.inlet(name, inlet_settings, &metrics);
+        let source = source(redis, &inlet, settings.publish.idempotency_window);
+
+        let app = Arc::new(App {
+            hub,
+            inlet: inlet.clone(),
+            source: name,
+            standing,
+            streams,
+            registry: Registry::new(settings.server.max_streams, &metrics),
+            publisher: source.publisher(),
+            states: source.stored_states(),
+            metrics: Arc::clone(&metrics),
+            stop: stop.clone(),
+            started: Instant::now(),
+            on_loopback: address.ip().is_loopback(),
+            settings: Arc::clone(&settings),
+        });
+        let RedisSection { backoff_least: least, backoff_most: most, .. } = settings.redis;
+        let backoff = Backoff { least, most };
+        stop.spawn(supervise(source, inlet, demand, backoff, (metrics, stop.clone())));
+        stop.spawn(http::serve(listener, http::routes(&app).merge(pages), Arc::clone(&app)));
+        tracing::info!(%address, source = name, "gateway started");
+        Ok(Self { address, stop, app })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The way out for what is published in this process.
+    pub fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::clone(&self.app.publisher)
+    }
+
+    /// The stop signal its parts share; tasks started on it end with the gateway.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Tells every client to leave, each at a moment of its own within the drain window, and waits
+    /// until all have, or a little longer than the window. Returns whether all have.
+    pub async fn drain(self) -> bool {
+        const MARGIN: Duration = Duration::from_secs(2);
+        tracing::info!(streams = self.app.registry.open(), "draining");
+        self.stop.request();
+        let deadline = self.app.settings.server.drain + MARGIN;
+        let drained = timeout(deadline, self.stop.finished()).await.is_ok();
+        if !drained {
+            tracing::warn!(tasks = self.stop.running(), "drain ran out of time");
+            self.stop.abort();
+        }
+        drained
+    }
+}
+
+fn redis_source(settings: &Settings) -> Result<Option<RedisPubSub>, StartError> {
+    let section = &settings.redis;
+    if section.url.is_empty() {
+        return Ok(None);
+    }
+    let ca = match section.ca_file.as_os_str().is_empty() {
+        true => None,
+        false => Some(std::fs::read(&section.ca_file).map_err(StartError::CaFile)?),
+    };
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let redis = RedisPubSub::new(RedisSettings {
+        url: section.url.clone(),
+        username: some(&section.username),
+        password: some(&section.password),
+        ca,
+        patterns: section.standing(),
+        states: StateKeys::new(&section.snapshot_keys),
+        timeout: section.timeout,
+        probe_interval: section.probe_interval,
+        idempotency_window: settings.publish.idempotency_window,
+    })?;
+    Ok(Some(redis))
+}
+
+fn source(redis: Option<RedisPubSub>, inlet: &Inlet, window: Duration) -> Arc<dyn Source> {
+    match redis {
+        Some(redis) => Arc::new(redis),
+        None => Arc::new(Embedded::new(inlet.clone(), window)),
+    }
+}
+
+fn hub_settings(
+    settings: &Settings,
+    streams: &Streams,
+    standing: Vec<ChannelPattern>,
+) -> HubSettings {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let (history, snapshot) = (&settings.history, &settings.snapshot);
+    let keys = streams.keys().into_iter().map(|(channels, field)| KeyRule { channels, field });
+    HubSettings {
+        shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
+        history: HistoryBounds { events: history.events, bytes: history.bytes, age: history.age },
+        snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
+        keys: keys.collect(),
+        linger: settings.events.linger,
+        standing,
+    }
+}

@@ -1,0 +1,134 @@
+//! The doors: which URL leads where, and who may knock.
+
+mod admin;
+mod options;
+mod problem;
+mod publish;
+mod serve;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::time::Instant;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+pub use serve::serve;
+pub use stream::parse_query;
+
+use crate::event::ChannelPattern;
+use crate::hub::{Hub, Inlet};
+use crate::session::Registry;
+use crate::settings::{ServerSettings, Settings};
+use crate::shutdown::Stop;
+use crate::source::{Publisher, StoredStates};
+use crate::streams::Streams;
+use crate::telemetry::Metrics;
+use problem::Problem;
+
+/// The prefixes every route of the contract is served under: clients use both.
+pub const PREFIXES: [&str; 2] = ["/api", "/api/v1"];
+
+/// What the doors need of the house.
+#[expect(missing_docs, reason = "each is the part of that name")]
+pub struct App {
+    pub settings: Arc<Settings>,
+    pub hub: Hub,
+    /// How the source is doing.
+    pub inlet: Inlet,
+    /// The name of the source.
+    pub source: &'static str,
+    /// What the source listens to at all times.
+    pub standing: Vec<ChannelPattern>,
+    pub streams: Streams,
+    pub registry: Registry,
+    pub publisher: Arc<dyn Publisher>,
+    pub states: Option<Arc<dyn StoredStates>>,
+    pub metrics: Arc<Metrics>,
+    pub stop: Stop,
+    pub started: Instant,
+    /// Whether only this machine can reach the gateway.
+    pub on_loopback: bool,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Every route.
+pub fn routes(app: &Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(admin::health))
+        .route("/livez", get(admin::live))
+        .route("/health/live", get(admin::live))
+        .route("/readyz", get(admin::ready))
+        .route("/health/ready", get(admin::ready))
+        .route("/metrics", get(admin::metrics));
+    for prefix in PREFIXES {
+        router = router.nest(prefix, api(app));
+    }
+    router
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this URL")
+        })
+        .layer(from_fn_with_state(Arc::clone(app), count))
+        .layer(cors(&app.settings.server))
+        .layer(CatchPanicLayer::custom(|_| {
+            let detail = "this should not have happened; the log says more";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+        }))
+        .with_state(Arc::clone(app))
+}
+
+fn api(app: &Arc<App>) -> Router<Arc<App>> {
+    let limit = DefaultBodyLimit::max(app.settings.publish.max_body_bytes);
+    let mut router = Router::new()
+        .route("/publish", post(publish::many))
+        .route("/publish/{*channel}", post(publish::one))
+        .layer(limit)
+        .route("/realtime/stats", get(admin::stats));
+    for declared in app.streams.iter() {
+        let state = (Arc::clone(app), Arc::clone(declared));
+        router = router.route(&declared.path, get(stream::open).with_state(state));
+    }
+    router
+}
+
+async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    app.metrics.http_responses_total.with_label_values(&[response.status().as_str()]).inc();
+    response
+}
+
+/// Origins that are not listed get no CORS headers at all.
+fn cors(settings: &ServerSettings) -> CorsLayer {
+    let cors = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CACHE_CONTROL,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("x-api-key"),
+            HeaderName::from_static("x-request-id"),
+        ])
+        .max_age(Duration::from_secs(86_400));
+    if settings.cors_origins.iter().any(|origin| origin == "*") {
+        return cors.allow_origin(Any);
+    }
+    let origins =
+        settings.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    cors.allow_origin(AllowOrigin::list(origins)).allow_credentials(settings.cors_credentials)
+}

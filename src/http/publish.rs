@@ -1,0 +1,126 @@
+//! `POST …/publish/{channel}` and `POST …/publish`: events from those who have no Redis at hand.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use subtle::ConstantTimeEq;
+
+use super::App;
+use super::problem::Problem;
+use crate::event::{Channel, Payload};
+use crate::source::Publication;
+
+#[derive(Debug, Deserialize)]
+struct Item<'a> {
+    channel: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct One {
+    id: Option<String>,
+}
+
+const MOST_ID_BYTES: usize = 256;
+
+/// The body is the payload. `?id=` or `Idempotency-Key` makes it idempotent.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path(channel): Path<String>,
+    Query(one): Query<One>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    authorise(&app, &headers)?;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let id = one.id.or_else(|| key.map(str::to_owned));
+    let publication = read(&app, &channel, &body?, id)?;
+    publish(&app, vec![publication]).await
+}
+
+/// The body is `[{"channel","data","id"?}]`. All or nothing is published.
+pub(super) async fn many(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    authorise(&app, &headers)?;
+    let body = body?;
+    let items: Vec<Item<'_>> = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad_request(format!("expected [{{\"channel\",\"data\",\"id\"?}}]: {error}"))
+    })?;
+    if items.len() > app.settings.publish.max_events {
+        let most = app.settings.publish.max_events;
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("at most {most} events in one call"),
+        ));
+    }
+    let publications = items
+        .into_iter()
+        .map(|item| read(&app, &item.channel, item.data.get().as_bytes(), item.id))
+        .collect::<Result<_, _>>()?;
+    publish(&app, publications).await
+}
+
+fn read(app: &App, channel: &str, data: &[u8], id: Option<String>) -> Result<Publication, Problem> {
+    let channel = Channel::new(channel)?;
+    let payload = Payload::parse(data, app.settings.events.max_bytes)?;
+    if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MOST_ID_BYTES) {
+        return Err(Problem::bad_request("an id has 1 to 256 bytes"));
+    }
+    Ok(Publication { channel, payload, id })
+}
+
+async fn publish(app: &App, publications: Vec<Publication>) -> Result<Response, Problem> {
+    let total = publications.len();
+    let known = app.publisher.publish(publications).await?;
+    app.metrics.events_published_total.inc_by((total - known) as u64);
+    let mut answer = json!({"accepted": total});
+    if let (true, Some(answer)) = (known > 0, answer.as_object_mut()) {
+        answer.insert("duplicates".to_owned(), known.into());
+    }
+    Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
+}
+
+/// With a key: whoever sends it. Without one: only on a loopback address, and no page of a foreign
+/// origin, which a browser on the same machine could be made to open.
+fn authorise(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let settings = &app.settings;
+    if !settings.publish.enabled {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "publishing is switched off"));
+    }
+    let key = settings.publish.api_key.as_bytes();
+    if key.is_empty() {
+        if !app.on_loopback {
+            let detail = "publishing needs publish.api_key to be set, except on a loopback address";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let allowed =
+            |origin: &str| settings.server.cors_origins.iter().any(|known| known == origin);
+        if origin.is_some_and(|origin| !allowed(origin)) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "this origin may not publish"));
+        }
+        return Ok(());
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let given = bearer.or_else(|| text("x-api-key")).unwrap_or_default();
+    if bool::from(given.as_bytes().ct_eq(key)) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "publishing needs the API key"))
+}

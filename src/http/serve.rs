@@ -1,0 +1,108 @@
+//! The accept loop: one task a connection, with limits and time-outs, and a way to end them.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use super::App;
+use crate::shutdown::Stop;
+
+/// Accepts connections until the gateway stops and the last stream has ended; until then, whoever
+/// asks is told that it stops.
+pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
+    let permits = Arc::new(Semaphore::new(app.settings.server.max_connections));
+    let builder = builder(&app);
+    let over = async {
+        app.stop.requested().await;
+        app.registry.emptied().await;
+    };
+    tokio::pin!(over);
+    loop {
+        // Held by the connection's task; without one left, new connections wait in the kernel.
+        let permit = Arc::clone(&permits).acquire_owned();
+        let accepted = async { Some((permit.await.ok()?, listener.accept().await)) };
+        let (permit, accepted) = tokio::select! {
+            Some(accepted) = accepted => accepted,
+            () = &mut over => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                app.stop.spawn(connection(
+                    stream,
+                    router.clone(),
+                    builder.clone(),
+                    Arc::clone(&app),
+                    permit,
+                ));
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+fn builder(app: &App) -> Builder<OnStop> {
+    let mut builder = Builder::new(OnStop(app.stop.clone()));
+    let timer = TokioTimer::new();
+    builder
+        .http1()
+        .timer(timer.clone())
+        .header_read_timeout(app.settings.server.header_timeout)
+        .http2()
+        .timer(timer)
+        .keep_alive_interval(Duration::from_secs(20));
+    builder
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    builder: Builder<OnStop>,
+    app: Arc<App>,
+    _permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    app.metrics.connections.inc();
+    let service = TowerToHyperService::new(router);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = app.stop.requested() => {
+            // Finishes what is under way: streams end by themselves, each at its moment.
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::trace!(%error, "connection ended");
+    }
+    app.metrics.connections.dec();
+}
+
+/// Without file descriptors, accepting fails at once, again and again.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    sleep(Duration::from_millis(100)).await;
+}
+
+/// Lets hyper start its HTTP/2 streams as tasks that the drain waits for.
+#[derive(Debug, Clone)]
+struct OnStop(Stop);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OnStop {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}

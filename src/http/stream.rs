@@ -1,0 +1,159 @@
+//! `GET` of a declared stream: who may, what it listens to, and then its session's words as bytes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+
+use super::App;
+use super::options::StreamOptions;
+use super::problem::Problem;
+use crate::event::Filter;
+use crate::hub::{Arrival, Stopped};
+use crate::session::{
+    Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
+};
+use crate::settings::DeliveryClass;
+use crate::streams::{Declared, Params, RequestError};
+use crate::wire::{Sse, Wire};
+
+/// How long a client waits for the source before its stream begins without it.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
+const TRANSPORT: &str = "sse";
+
+pub(super) async fn open(
+    State((app, stream)): State<(Arc<App>, Arc<Declared>)>,
+    path: RawPathParams,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if app.stop.is_requested() {
+        return Err(Stopped.into());
+    }
+    let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
+    let asked = StreamOptions::read(&stream, &params, &headers)
+        .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
+    match asked {
+        Ok((options, filters)) => begin(&app, &stream, options, filters).await,
+        Err(error) => refuse(&app, &stream, &error),
+    }
+}
+
+async fn begin(
+    app: &App,
+    stream: &Declared,
+    options: StreamOptions,
+    filters: Arc<[Filter]>,
+) -> Result<Response, Problem> {
+    let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
+    let plan = Arc::new(plan(app, stream, options.envelope));
+    let wire =
+        Sse::new(Arc::clone(&plan.shape), options.variant, app.settings.compress.above_bytes);
+
+    listen(app, &filters, options.snapshot).await?;
+    let paced = Options { pace: options.pace };
+    let (session, reader) = Session::new(plan, ticket, Arc::clone(&filters), paced);
+    let (subscriber, resume, snapshot) = (Box::new(session), options.resume, options.snapshot);
+    app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
+    match reader.opening().await {
+        Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),
+        Opening::Open => Ok(event_stream(body(app, reader, wire))),
+    }
+}
+
+/// Sees to it that the source listens, and that the last state of channels not heard yet is read.
+async fn listen(app: &App, filters: &Arc<[Filter]>, snapshot: bool) -> Result<(), Problem> {
+    let listening = async {
+        app.hub.cover(filters).await?;
+        let Some(states) = app.states.as_ref().filter(|_| snapshot) else { return Ok(()) };
+        let unheard = app.hub.unheard(filters).await?;
+        if !unheard.is_empty()
+            && let Err(error) = states.refresh(unheard).await
+        {
+            tracing::warn!(%error, "the last state of a channel could not be read");
+        }
+        Ok(())
+    };
+    // Over time, the stream begins with what is known; a gap is announced when the source is back.
+    timeout(SOURCE_PATIENCE, listening).await.unwrap_or(Ok::<(), Stopped>(()))?;
+    Ok(())
+}
+
+fn plan(app: &App, stream: &Declared, envelope: bool) -> Plan {
+    let outbox = &app.settings.outbox;
+    let bytes = match stream.class {
+        DeliveryClass::State => outbox.state_bytes,
+        DeliveryClass::Log => outbox.log_bytes,
+    };
+    Plan {
+        stream: stream.name.clone(),
+        shape: Arc::clone(if envelope { &stream.shape } else { &stream.bare }),
+        outbox: OutboxSettings { class: stream.class, bytes },
+        keep_alive: app.settings.server.keep_alive,
+        metrics: Arc::clone(&app.metrics),
+    }
+}
+
+fn body(app: &App, mut reader: PipeReader, wire: Sse) -> Body {
+    let frames = app.metrics.frames_sent_total.with_label_values(&[TRANSPORT]);
+    let bytes = app.metrics.sent_bytes_total.with_label_values(&[TRANSPORT]);
+    let latency = app.metrics.publish_to_flush_seconds.clone();
+    Body::from_stream(async_stream::stream! {
+        while let Some(said) = reader.next().await {
+            let mut sent = 0;
+            frames.inc_by(said.len() as u64);
+            if let Some(event) = said.iter().find_map(live_event) {
+                latency.observe(event.received.elapsed().as_secs_f64());
+            }
+            for outgoing in said {
+                let frame = wire.encode(&outgoing).body();
+                sent += frame.len() as u64;
+                yield Ok::<_, Infallible>(frame);
+            }
+            bytes.inc_by(sent);
+        }
+    })
+}
+
+fn live_event(outgoing: &Outgoing) -> Option<&crate::event::Event> {
+    match outgoing {
+        Outgoing::Event(event) => Some(event),
+        Outgoing::Batch(events) => events.first().map(|event| &**event),
+        _ => None,
+    }
+}
+
+/// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
+fn refuse(app: &App, stream: &Declared, error: &RequestError) -> Result<Response, Problem> {
+    let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
+    let wire = Sse::new(Arc::clone(&stream.shape), Default::default(), usize::MAX);
+    let connected = Connected {
+        client: ticket.id().to_owned(),
+        channels: Vec::new(),
+        recovered: false,
+        position: None,
+    };
+    let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_string())];
+    let bytes: Vec<u8> = said.iter().flat_map(|said| wire.encode(said).body()).collect();
+    Ok(event_stream(Body::from(bytes)))
+}
+
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
+}
+
+/// The parameters of a query, decoded; none if it cannot be read.
+pub fn parse_query(query: &str) -> Vec<(String, String)> {
+    serde_urlencoded::from_str(query).unwrap_or_default()
+}

@@ -1,0 +1,198 @@
+//! Who wants what, and what was last said.
+//!
+//! ```text
+//! source ──Inlet──► hub task: position, history, snapshot ──► shards ──► subscribers
+//!            ▲                    │
+//!            └────── Demand ◄─────┘
+//! ```
+//!
+//! The hub knows neither brokers nor HTTP. One task owns [`core::Core`]; each shard is a task that
+//! alone owns its subscribers. Every queue between them is bounded: a full one makes the source
+//! wait, never a client, because a shard does not wait for clients.
+
+mod core;
+mod coverage;
+mod demand;
+mod departures;
+mod history;
+mod inlet;
+mod shard;
+mod snapshot;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+pub use self::core::{Arrival, HubSettings, Resume};
+pub use demand::{Changes, Demand};
+pub use departures::Seat;
+pub use history::HistoryBounds;
+pub use inlet::{Inlet, InletSettings};
+pub use snapshot::{KeyRule, SnapshotBounds};
+pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
+
+use self::core::{Core, Delivery};
+use crate::event::{Channel, Filter, Payload};
+use crate::shutdown::Stop;
+use crate::telemetry::Metrics;
+use shard::Shard;
+
+/// Commands that wait for the hub, at most; then their senders wait.
+const COMMANDS: usize = 4096;
+/// Batches that wait for one shard, at most; then the hub waits.
+const BATCHES: usize = 64;
+/// Commands whose deliveries go out together, at most.
+const BATCH: usize = 256;
+
+/// The hub's address. Clones reach the same hub.
+#[derive(Clone)]
+pub struct Hub(mpsc::Sender<Command>);
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hub")
+    }
+}
+
+/// The hub has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the gateway is shutting down")]
+pub struct Stopped;
+
+enum Command {
+    Publish(Channel, Payload),
+    Seed { channel: Channel, payload: Payload, again: bool },
+    Connected(Vec<Filter>),
+    Live(Vec<Filter>),
+    Lost,
+    Subscribed(oneshot::Sender<Vec<Channel>>),
+    Cover(Arc<[Filter]>, oneshot::Sender<()>),
+    Unheard(Arc<[Filter]>, oneshot::Sender<Vec<Channel>>),
+    Arrive(Box<Arrival>),
+    Depart { shard: usize, filters: Arc<[Filter]> },
+}
+
+impl Hub {
+    /// Starts the hub and its shards. `drain` is the time over which clients are told to leave
+    /// when the node stops.
+    pub fn start(
+        settings: HubSettings,
+        drain: Duration,
+        metrics: &Arc<Metrics>,
+        stop: &Stop,
+    ) -> (Self, Demand) {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let mut shards = Vec::new();
+        for index in 0..settings.shards.max(1) {
+            let (deliveries, inbox) = mpsc::channel(BATCHES);
+            stop.spawn(Shard::new(index, drain, commands.clone()).run(inbox, stop.clone()));
+            shards.push(deliveries);
+        }
+        let demand = Demand::default();
+        let core = Core::new(settings, demand.clone());
+        stop.spawn(run(core, inbox, shards, Arc::clone(metrics), stop.clone()));
+        (Self(commands), demand)
+    }
+
+    /// The way in for a source. `name` is its label in the metrics.
+    pub fn inlet(
+        &self,
+        name: &'static str,
+        settings: InletSettings,
+        metrics: &Arc<Metrics>,
+    ) -> Inlet {
+        Inlet::new(self.0.clone(), name, settings, metrics)
+    }
+
+    /// Sees to it that the source listens to `filters`, and waits until it does. Returns at once
+    /// while the source is away.
+    pub async fn cover(&self, filters: &Arc<[Filter]>) -> Result<(), Stopped> {
+        let (reply, covered) = oneshot::channel();
+        self.send(Command::Cover(Arc::clone(filters), reply)).await?;
+        // An answer that never comes means that the source was lost meanwhile.
+        covered.await.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The channels among `filters` about which nothing was heard since they are listened to.
+    pub async fn unheard(&self, filters: &Arc<[Filter]>) -> Result<Vec<Channel>, Stopped> {
+        let (reply, unheard) = oneshot::channel();
+        self.send(Command::Unheard(Arc::clone(filters), reply)).await?;
+        unheard.await.map_err(|_| Stopped)
+    }
+
+    /// Lets somebody in. They are told where they start through [`Signal::Start`].
+    pub async fn arrive(&self, arrival: Arrival) -> Result<(), Stopped> {
+        self.send(Command::Arrive(Box::new(arrival))).await
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.0.send(command).await.map_err(|_| Stopped)
+    }
+}
+
+/// The hub task: runs until the node stops and everybody has left.
+async fn run(
+    mut core: Core,
+    mut inbox: mpsc::Receiver<Command>,
+    shards: Vec<mpsc::Sender<Vec<Delivery>>>,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+) {
+    let mut commands = Vec::with_capacity(BATCH);
+    let mut expiry = interval(Duration::from_secs(1));
+    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !(stop.is_requested() && core.subscribers() == 0) {
+        tokio::select! {
+            _ = inbox.recv_many(&mut commands, BATCH) => {
+                commands.drain(..).for_each(|command| apply(&mut core, command));
+            }
+            _ = expiry.tick() => core.expire(Instant::now()),
+            () = stop.requested(), if !stop.is_requested() => {}
+        }
+        for (index, deliveries) in core.take() {
+            if let Some(shard) = shards.get(index) {
+                // A shard ends only when the node stops and it has nobody left to tell.
+                shard.send(deliveries).await.unwrap_or_default();
+            }
+        }
+        observe(&core, &metrics);
+    }
+}
+
+fn apply(core: &mut Core, command: Command) {
+    match command {
+        Command::Publish(channel, payload) => core.publish(channel, payload),
+        Command::Seed { channel, payload, again } => core.seed(channel, payload, again),
+        Command::Connected(filters) => core.connected(&filters),
+        Command::Live(filters) => core.live(&filters),
+        Command::Lost => core.lost(),
+        // Whoever asked may have gone away; then nobody waits for the answer.
+        Command::Subscribed(reply) => reply.send(core.subscribed()).unwrap_or_default(),
+        Command::Cover(filters, reply) => core.cover(&filters, reply),
+        Command::Unheard(filters, reply) => {
+            reply.send(core.unheard(&filters)).unwrap_or_default();
+        }
+        Command::Arrive(arrival) => core.arrive(*arrival),
+        Command::Depart { shard, filters } => core.depart(shard, &filters),
+    }
+}
+
+fn observe(core: &Core, metrics: &Metrics) {
+    let set = |gauge: &prometheus::IntGauge, value: usize| {
+        gauge.set(value.try_into().unwrap_or(i64::MAX))
+    };
+    set(&metrics.history_bytes, core.history().bytes());
+    set(&metrics.history_channels, core.history().channels());
+    set(&metrics.snapshot_bytes, core.snapshots().bytes());
+    set(&metrics.snapshot_channels, core.snapshots().channels());
+    set(&metrics.subscriptions, core.subscriptions());
+    set(&metrics.subscribed_topics, core.topics());
+}

@@ -1,0 +1,251 @@
+//! One shard: the only owner of its subscribers and of who among them wants what.
+//!
+//! ```text
+//! loop:  deliveries ─┐
+//!        departures ─┼─► signals to subscribers ─► dirty ─► flush each once
+//!        deadlines ──┘
+//! ```
+//!
+//! Nothing here waits for a subscriber, and no lock is taken on an event's way.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue;
+
+use super::Command;
+use super::core::{Delivery, Join};
+use super::departures::Departures;
+use super::subscriber::{Flow, Gap, Signal, Start, Subscriber};
+use super::topics::Topics;
+use crate::event::{Event, Filter};
+use crate::shutdown::Stop;
+
+pub(super) struct Shard {
+    index: usize,
+    /// Over which the node tells its clients to leave when it stops.
+    drain: Duration,
+    hub: mpsc::Sender<Command>,
+    departures: Arc<Departures>,
+    topics: Topics<Vec<usize>>,
+    subscribers: Slab<Entry>,
+    deadlines: DelayQueue<usize>,
+    dirty: Vec<usize>,
+    /// What those who left listened to, until the hub has been told: one entry per subscriber gone.
+    released: VecDeque<Arc<[Filter]>>,
+    stopping: bool,
+}
+
+struct Entry {
+    subscriber: Box<dyn Subscriber>,
+    filters: Arc<[Filter]>,
+    deadline: Option<(delay_queue::Key, Instant)>,
+    /// The last event it was told, so that one that passes two of its filters is told once.
+    last: u64,
+    dirty: bool,
+    /// When the node stops: the moment this client is told.
+    stop_at: Option<Instant>,
+}
+
+impl Shard {
+    pub(super) fn new(index: usize, drain: Duration, hub: mpsc::Sender<Command>) -> Self {
+        Self {
+            index,
+            drain,
+            hub,
+            departures: Arc::default(),
+            topics: Topics::default(),
+            subscribers: Slab::new(),
+            deadlines: DelayQueue::new(),
+            dirty: Vec::new(),
+            released: VecDeque::new(),
+            stopping: false,
+        }
+    }
+
+    /// Runs until the node stops and everybody has left. Arms: deliveries; clients gone; deadlines;
+    /// room to tell the hub; the stop.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Vec<Delivery>>, stop: Stop) {
+        let hub = self.hub.clone();
+        let departures = Arc::clone(&self.departures);
+        let stop_requested = stop.requested();
+        tokio::pin!(stop_requested);
+        while !self.finished() {
+            tokio::select! {
+                Some(deliveries) = inbox.recv() => {
+                    self.deliver(deliveries);
+                    // What waits already goes out with the same flush.
+                    while let Ok(more) = inbox.try_recv() {
+                        self.deliver(more);
+                    }
+                }
+                () = departures.some() => self.mark_departed(),
+                Some(due) = self.deadlines.next() => self.wake(due.into_inner()),
+                Ok(permit) = hub.reserve(), if !self.released.is_empty() => {
+                    if let Some(filters) = self.released.pop_front() {
+                        permit.send(Command::Depart { shard: self.index, filters });
+                    }
+                }
+                () = &mut stop_requested, if !self.stopping => self.begin_stop(),
+            }
+            self.flush();
+        }
+    }
+
+    fn finished(&self) -> bool {
+        self.stopping && self.subscribers.is_empty() && self.released.is_empty()
+    }
+
+    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Event(event) => self.event(&event),
+                Delivery::Join(join) => self.join(*join),
+                Delivery::Gap { filters, reason, position } => {
+                    self.gap(&filters, |channels| Gap { channels, reason, position })
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Arc<Event>) {
+        let now = Instant::now();
+        for &key in self.topics.matching(&event.channel).flatten() {
+            let Some(entry) = self.subscribers.get_mut(key) else { continue };
+            if entry.last == event.position.sequence {
+                continue;
+            }
+            entry.last = event.position.sequence;
+            entry.subscriber.receive(Signal::Event(event), now);
+            entry.mark(key, &mut self.dirty);
+        }
+    }
+
+    fn join(&mut self, join: Join) {
+        let Join { subscriber, filters, position, from } = join;
+        let entry = Entry {
+            subscriber,
+            filters: Arc::clone(&filters),
+            deadline: None,
+            last: 0,
+            dirty: false,
+            stop_at: self.stopping.then(Instant::now),
+        };
+        let key = self.subscribers.insert(entry);
+        for filter in &*filters {
+            self.topics.entry(filter).push(key);
+        }
+        let start = Start { position, from, seat: self.departures.seat(key) };
+        self.signal(key, Signal::Start(Box::new(start)));
+    }
+
+    fn gap(&mut self, filters: &[Filter], gap: impl Fn(Vec<Filter>) -> Gap) {
+        let mut touched: HashMap<usize, Vec<Filter>> = HashMap::new();
+        for filter in filters {
+            for &mut key in self.topics.get_mut(filter).into_iter().flatten() {
+                touched.entry(key).or_default().push(filter.clone());
+            }
+        }
+        for (key, channels) in touched {
+            self.signal(key, Signal::Gap(gap(channels)));
+        }
+    }
+
+    fn signal(&mut self, key: usize, signal: Signal<'_>) {
+        if let Some(entry) = self.subscribers.get_mut(key) {
+            entry.subscriber.receive(signal, Instant::now());
+            entry.mark(key, &mut self.dirty);
+        }
+    }
+
+    fn mark_departed(&mut self) {
+        for key in self.departures.take() {
+            if let Some(entry) = self.subscribers.get_mut(key) {
+                entry.mark(key, &mut self.dirty);
+            }
+        }
+    }
+
+    fn wake(&mut self, key: usize) {
+        let now = Instant::now();
+        let Some(entry) = self.subscribers.get_mut(key) else { return };
+        entry.deadline = None;
+        if entry.stop_at.is_some_and(|at| at <= now) {
+            entry.stop_at = None;
+            let retry = Duration::from_millis(fastrand::u64(1000..=5000));
+            entry.subscriber.receive(Signal::Stop { retry }, now);
+        } else if entry.subscriber.deadline().is_some_and(|deadline| deadline <= now) {
+            entry.subscriber.receive(Signal::Deadline, now);
+        }
+        entry.mark(key, &mut self.dirty);
+    }
+
+    /// Each client gets a moment of its own within the drain, so that they do not all come back
+    /// at once.
+    fn begin_stop(&mut self) {
+        self.stopping = true;
+        let now = Instant::now();
+        for (key, entry) in &mut self.subscribers {
+            entry.stop_at = Some(now + self.drain.mul_f64(fastrand::f64() * 0.9));
+            entry.mark(key, &mut self.dirty);
+        }
+    }
+
+    fn flush(&mut self) {
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.subscribers.get_mut(key) else { continue };
+            entry.dirty = false;
+            match entry.subscriber.flush() {
+                Flow::Continue => entry.schedule(key, &mut self.deadlines),
+                Flow::Ended => self.remove(key),
+            }
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        let entry = self.subscribers.remove(key);
+        if let Some((timer, _)) = entry.deadline {
+            self.deadlines.remove(&timer);
+        }
+        for filter in &*entry.filters {
+            let Some(keys) = self.topics.get_mut(filter) else { continue };
+            if let Some(index) = keys.iter().position(|&known| known == key) {
+                keys.swap_remove(index);
+            }
+            if keys.is_empty() {
+                self.topics.remove(filter);
+            }
+        }
+        self.released.push_back(entry.filters);
+    }
+}
+
+impl Entry {
+    fn mark(&mut self, key: usize, dirty: &mut Vec<usize>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(key);
+        }
+    }
+
+    /// Sees to it that the shard wakes no later than the subscriber's deadline. One that has moved
+    /// later is left as it is: waking early costs less than moving the timer at every event.
+    fn schedule(&mut self, key: usize, deadlines: &mut DelayQueue<usize>) {
+        let wanted = self.subscriber.deadline().into_iter().chain(self.stop_at).min();
+        let Some(wanted) = wanted else { return };
+        match &mut self.deadline {
+            Some((_, at)) if *at <= wanted => {}
+            Some((timer, at)) => {
+                deadlines.reset_at(timer, wanted);
+                *at = wanted;
+            }
+            None => self.deadline = Some((deadlines.insert_at(key, wanted), wanted)),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the hub tells those who listen, and the little it asks of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::departures::Seat;
+use crate::event::{Event, Filter, Position};
+
+/// Someone who listens, owned by one shard.
+///
+/// A subscriber never waits: what it cannot pass on at once it keeps, within a bound of its own.
+pub trait Subscriber: Send {
+    /// Takes in what has happened.
+    fn receive(&mut self, signal: Signal<'_>, now: Instant);
+
+    /// Passes on what has come in since the last call. Called once per batch of signals.
+    fn flush(&mut self) -> Flow;
+
+    /// When [`Signal::Deadline`] is due next. May move later at any time; the shard then asks again.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// One thing a subscriber is told.
+#[derive(Debug)]
+pub enum Signal<'a> {
+    /// Always first: where it starts.
+    Start(Box<Start>),
+    /// An event of one of its channels, in the node's order.
+    Event(&'a Arc<Event>),
+    /// Some of its channels may have missed events.
+    Gap(Gap),
+    /// The time it asked for has come.
+    Deadline,
+    /// The node stops. The client may come back after `retry`.
+    Stop {
+        /// A delay of its own for each client, so that they do not all come back at once.
+        retry: Duration,
+    },
+}
+
+/// Whether a subscriber goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It listens.
+    Continue,
+    /// It is done and can be dropped.
+    Ended,
+}
+
+/// Where a subscriber starts. Live events follow from `position` on: none missing, none twice.
+#[derive(Debug)]
+pub struct Start {
+    /// The node's position at the moment live begins.
+    pub position: Position,
+    /// What it gets before the live events.
+    pub from: StartFrom,
+    /// How it tells the shard that its client is gone.
+    pub seat: Seat,
+}
+
+/// See [`Start::from`].
+#[derive(Debug)]
+pub enum StartFrom {
+    /// The client gave no position: the last events, oldest first.
+    Snapshot(Vec<Arc<Event>>),
+    /// The client's position is honoured.
+    Resumed {
+        /// What it missed, in order.
+        missed: Vec<Arc<Event>>,
+        /// The newest known event of each channel that it has had.
+        had: Vec<Arc<Event>>,
+    },
+    /// The client's position cannot be honoured: a gap, then the last events, oldest first.
+    Broken(Gap, Vec<Arc<Event>>),
+}
+
+/// Some channels may have missed events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The subscriber's channels and patterns that are touched.
+    pub channels: Vec<Filter>,
+    /// Why.
+    pub reason: GapReason,
+    /// Where the node stands now; from here on nothing is missing.
+    pub position: Position,
+}
+
+/// Why events may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The source was not connected for a while.
+    SourceReconnected,
+    /// The history no longer holds what came after the client's position.
+    HistoryEvicted,
+    /// The client's position is of another node, another run, or no position at all.
+    UnknownPosition,
+    /// The client read too slowly for its outbox.
+    SlowConsumer,
+}
+
+impl GapReason {
+    /// The name on the wire and in the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceReconnected => "source_reconnected",
+            Self::HistoryEvicted => "history_evicted",
+            Self::UnknownPosition => "unknown_position",
+            Self::SlowConsumer => "slow_consumer",
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `sluice`: arguments, settings, start, wait for a signal, drain.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use axum::Router;
+use sluice::cli::{self, Cli, Command, Failure};
+use sluice::gateway::Gateway;
+use sluice::settings::{LogFormat, Settings};
+use sluice::{demo, shutdown, telemetry};
+use tokio::net::TcpListener;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(done) => return done,
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Without standard error there is nobody to tell.
+            writeln!(std::io::stderr(), "sluice: {failure}").unwrap_or_default();
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let settings = cli.settings()?;
+    let fault = |error: std::io::Error| Failure::Fault(error.to_string());
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| Failure::Fault("the TLS library was set up twice".to_owned()))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fault)?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => runtime.block_on(serve(settings, false)),
+        Command::Demo => runtime.block_on(serve(demo::settings(settings), true)),
+        Command::Check { explain } => cli::check(&settings, explain.as_deref()),
+        Command::Publish { channel, json, url } => {
+            runtime.block_on(cli::publish(&settings, &channel, &json, url.as_deref()))
+        }
+    }
+}
+
+async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
+    let as_json = settings.log.format == LogFormat::Json;
+    telemetry::init(as_json, &settings.log.level).map_err(Failure::Usage)?;
+    let bind = settings.server.bind;
+    let listener =
+        TcpListener::bind(bind).await.map_err(|e| Failure::Bind(format!("{bind}: {e}")))?;
+    let pages = if with_demo { demo::pages() } else { Router::new() };
+    let gateway =
+        Gateway::start(settings, listener, pages).map_err(|e| Failure::Usage(e.to_string()))?;
+    if with_demo {
+        demo::start(&gateway);
+    }
+    let signal = shutdown::signalled().await.map_err(|e| Failure::Fault(e.to_string()))?;
+    tracing::info!(signal, "stopping");
+    gateway.drain().await;
+    Ok(())
+}

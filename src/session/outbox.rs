@@ -1,0 +1,143 @@
+//! What a client has not read yet: bounded in bytes, with a policy for what does not fit.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::Outgoing;
+use crate::event::Shape;
+use crate::settings::DeliveryClass;
+
+/// The bound and the policy of an outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxSettings {
+    /// The policy.
+    pub class: DeliveryClass,
+    /// The bound. One item is always taken in, however large.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    settings: OutboxSettings,
+    queue: VecDeque<Outgoing>,
+    bytes: usize,
+    /// Whether an event gave way that was the newest of its channel, so that a gap is to be said.
+    lossy: bool,
+}
+
+/// What became of an item.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits.
+    Kept,
+    /// It waits, and so many older events gave way.
+    Conflated(usize),
+    /// It does not fit, and nothing may give way: the session has to end.
+    Overflow,
+}
+
+impl Outbox {
+    pub(super) fn new(settings: OutboxSettings) -> Self {
+        Self { settings, queue: VecDeque::new(), bytes: 0, lossy: false }
+    }
+
+    pub(super) fn push(&mut self, outgoing: Outgoing, shape: &dyn Shape) -> Pushed {
+        let weight = outgoing.weight(shape);
+        let fits = self.queue.is_empty() || self.bytes + weight <= self.settings.bytes;
+        if !fits && self.settings.class == DeliveryClass::Log {
+            return Pushed::Overflow;
+        }
+        self.queue.push_back(outgoing);
+        self.bytes += weight;
+        if fits {
+            return Pushed::Kept;
+        }
+        let conflated = self.keep_newest(shape);
+        let lost = self.shed(shape);
+        self.lossy |= lost > 0;
+        Pushed::Conflated(conflated + lost)
+    }
+
+    pub(super) fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
+        let outgoing = self.queue.pop_front()?;
+        self.bytes -= outgoing.weight(shape);
+        Some(outgoing)
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
+        self.bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether something was lost since the last call.
+    pub(super) fn take_lossy(&mut self) -> bool {
+        std::mem::take(&mut self.lossy)
+    }
+
+    /// Keeps the newest event of each channel and key, and all that is not an event. Returns how
+    /// many gave way.
+    pub(super) fn keep_newest(&mut self, shape: &dyn Shape) -> usize {
+        let before = self.queue.len();
+        let mut seen = HashSet::new();
+        let mut kept = VecDeque::with_capacity(before);
+        for outgoing in std::mem::take(&mut self.queue).into_iter().rev() {
+            if seen_again(&outgoing, shape, &mut seen) {
+                self.bytes -= outgoing.weight(shape);
+            } else {
+                kept.push_front(outgoing);
+            }
+        }
+        self.queue = kept;
+        before - self.queue.len()
+    }
+
+    /// Lets the oldest events go until the rest fits, all but the newest of all and the terminal
+    /// ones.
+    fn shed(&mut self, shape: &dyn Shape) -> usize {
+        let before = self.queue.len();
+        let mut excess = self.bytes.saturating_sub(self.settings.bytes);
+        let mut events = self.queue.iter().filter(|outgoing| may_give_way(outgoing, shape)).count();
+        self.queue.retain(|outgoing| {
+            let gives_way = excess > 0 && events > 1 && may_give_way(outgoing, shape);
+            if gives_way {
+                let weight = outgoing.weight(shape);
+                excess = excess.saturating_sub(weight);
+                self.bytes -= weight;
+                events -= 1;
+            }
+            !gives_way
+        });
+        before - self.queue.len()
+    }
+}
+
+fn may_give_way(outgoing: &Outgoing, shape: &dyn Shape) -> bool {
+    match outgoing {
+        Outgoing::Event(event) | Outgoing::Snapshot { event, .. } => {
+            event.shaped(shape).is_none_or(|shaped| shaped.end.is_none())
+        }
+        Outgoing::Batch(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether a newer event stands for this one. A terminal event never gives way.
+fn seen_again(
+    outgoing: &Outgoing,
+    shape: &dyn Shape,
+    seen: &mut HashSet<(crate::event::Channel, Option<Box<str>>)>,
+) -> bool {
+    let (Outgoing::Event(event) | Outgoing::Snapshot { event, .. }) = outgoing else {
+        return false;
+    };
+    let Some(shaped) = event.shaped(shape) else { return false };
+    let newest = seen.insert((event.channel.clone(), shaped.key.clone()));
+    !newest && shaped.end.is_none()
+}

@@ -1,0 +1,81 @@
+//! What a session says, before any wire has given it bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{Event, Position, Shape};
+use crate::hub::GapReason;
+
+/// One thing a session says.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    /// Always first.
+    Connected(Box<Connected>),
+    /// An event, under its own position.
+    Event(Arc<Event>),
+    /// The last event of a channel, said to a client that comes late.
+    Snapshot {
+        /// The event.
+        event: Arc<Event>,
+        /// Where the client stands after it, if it is the last of the snapshot.
+        position: Option<Position>,
+    },
+    /// Events of a window of time, at least one, oldest first.
+    Batch(Vec<Arc<Event>>),
+    /// Some channels may have missed events.
+    Gap {
+        /// Which.
+        channels: Vec<String>,
+        /// Why.
+        reason: GapReason,
+        /// Where the client stands after it, unless a snapshot follows.
+        position: Option<Position>,
+    },
+    /// The stream is over.
+    Complete {
+        /// JSON on one line.
+        data: Arc<str>,
+        /// The position of the event that ended it.
+        position: Position,
+    },
+    /// The stream cannot be had; a text for people.
+    Error(String),
+    /// Nothing happened for a while.
+    KeepAlive,
+    /// The node stops.
+    Shutdown {
+        /// When the client may come back.
+        retry: Duration,
+    },
+}
+
+/// See [`Outgoing::Connected`].
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// The name of the session, such as `sse_1795299922786_k3j9x2m1q`.
+    pub client: String,
+    /// What it listens to.
+    pub channels: Vec<String>,
+    /// Whether the client's position was honoured.
+    pub recovered: bool,
+    /// Where the client stands, if nothing has to be said first.
+    pub position: Option<Position>,
+}
+
+impl Outgoing {
+    /// About how many bytes it keeps in memory while it waits.
+    pub(super) fn weight(&self, shape: &dyn Shape) -> usize {
+        const OVERHEAD: usize = 64;
+        let event = |event: &Event| event.shaped(shape).map_or(0, |shaped| shaped.json.len());
+        OVERHEAD
+            + match self {
+                Self::Event(e) | Self::Snapshot { event: e, .. } => event(e),
+                Self::Batch(events) => events.iter().map(|e| OVERHEAD + event(e)).sum(),
+                Self::Connected(connected) => connected.channels.iter().map(String::len).sum(),
+                Self::Gap { channels, .. } => channels.iter().map(String::len).sum(),
+                Self::Complete { data, .. } => data.len(),
+                Self::Error(text) => text.len(),
+                Self::KeepAlive | Self::Shutdown { .. } => 0,
+            }
+    }
+}

@@ -1,0 +1,116 @@
+//! Clients that want their events in windows, or not too fast.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outbox::{Outbox, Pushed};
+use super::pipe::Pipe;
+use super::{CloseReason, OutboxSettings, Outgoing, Plan};
+use crate::settings::DeliveryClass;
+
+/// How fast a client wants its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// Each as it comes.
+    #[default]
+    AsItComes,
+    /// All of a window together.
+    Window(Duration),
+    /// One per interval at most; the stream's delivery class says what becomes of the others.
+    Rate(Duration),
+}
+
+/// What waits for its time. Bounded like the outbox behind it, with the same policy.
+#[derive(Debug)]
+pub(super) struct Paced {
+    pace: Pace,
+    held: Outbox,
+    /// When something may go out next.
+    next: Instant,
+    closing: Option<CloseReason>,
+}
+
+impl Paced {
+    pub(super) fn new(pace: Pace, outbox: OutboxSettings) -> Self {
+        Self { pace, held: Outbox::new(outbox), next: Instant::now(), closing: None }
+    }
+
+    /// Keeps an event until it is due. What is not an event waits only behind events.
+    pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant, pipe: &Pipe, plan: &Plan) {
+        if self.held.is_empty() && !matches!(outgoing, Outgoing::Event(_)) {
+            pipe.push(outgoing, plan);
+            return;
+        }
+        if let (Pace::Window(window), true) = (self.pace, self.held.is_empty()) {
+            self.next = now + window;
+        }
+        match self.held.push(outgoing, &*plan.shape) {
+            Pushed::Kept => {}
+            Pushed::Conflated(count) => plan.count_conflated(count),
+            Pushed::Overflow => self.closing = Some(CloseReason::SlowConsumer),
+        }
+        // State is conflated to the rate: of what waits, only the newest is worth saying.
+        if matches!(self.pace, Pace::Rate(_)) && plan.outbox.class == DeliveryClass::State {
+            plan.count_conflated(self.held.keep_newest(&*plan.shape));
+        }
+        self.release(now, pipe, plan);
+    }
+
+    /// Closes the pipe behind the last thing held; a window does not wait for its end.
+    pub(super) fn close(&mut self, reason: CloseReason, now: Instant) {
+        self.closing = self.closing.or(Some(reason));
+        if let Pace::Window(_) = self.pace {
+            self.next = now;
+        }
+    }
+
+    /// When [`Paced::release`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.held.is_empty() || self.closing.is_some()).then_some(self.next)
+    }
+
+    /// Passes on what is due.
+    pub(super) fn release(&mut self, now: Instant, pipe: &Pipe, plan: &Plan) {
+        match self.pace {
+            Pace::Rate(interval) => self.release_one_by_one(interval, now, pipe, plan),
+            _ if self.next <= now => self.release_window(pipe, plan),
+            _ => {}
+        }
+        if let (true, Some(reason)) = (self.held.is_empty(), self.closing) {
+            pipe.close(reason);
+        }
+    }
+
+    /// Passes on everything at once: the node stops.
+    pub(super) fn release_all(mut self, pipe: &Pipe, plan: &Plan) {
+        self.release_window(pipe, plan);
+    }
+
+    fn release_one_by_one(&mut self, interval: Duration, now: Instant, pipe: &Pipe, plan: &Plan) {
+        while self.next <= now {
+            let Some(outgoing) = self.held.pop(&*plan.shape) else { return };
+            if matches!(outgoing, Outgoing::Event(_)) {
+                self.next = now + interval;
+            }
+            pipe.push(outgoing, plan);
+        }
+    }
+
+    fn release_window(&mut self, pipe: &Pipe, plan: &Plan) {
+        let mut batch = Vec::new();
+        for outgoing in self.held.take() {
+            if let Outgoing::Event(event) = outgoing {
+                batch.push(event);
+                continue;
+            }
+            if !batch.is_empty() {
+                pipe.push(Outgoing::Batch(std::mem::take(&mut batch)), plan);
+            }
+            pipe.push(outgoing, plan);
+        }
+        if !batch.is_empty() {
+            pipe.push(Outgoing::Batch(batch), plan);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What all sessions of one declared stream share, and what one client may choose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{OutboxSettings, Pace};
+use crate::event::Shape;
+use crate::telemetry::Metrics;
+
+/// How a declared stream treats its clients.
+#[derive(Debug)]
+pub struct Plan {
+    /// The name of the declared stream.
+    pub stream: String,
+    /// What becomes of an event.
+    pub shape: Arc<dyn Shape>,
+    /// How much may wait for a client, and what happens then.
+    pub outbox: OutboxSettings,
+    /// The longest silence, keep-alives included.
+    pub keep_alive: Duration,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What a client chose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How fast it wants its events.
+    pub pace: Pace,
+}
+
+impl Plan {
+    pub(super) fn count_conflated(&self, count: usize) {
+        let class = self.outbox.class.as_str();
+        let conflated = self.metrics.events_conflated_total.with_label_values(&[class]);
+        conflated.inc_by(count as u64);
+    }
+
+    /// A silence of 70 to 100 % of the longest, so that clients are not all kept alive at once.
+    pub(super) fn jittered_keep_alive(&self) -> Duration {
+        self.keep_alive.mul_f64(fastrand::f64().mul_add(0.3, 0.7))
+    }
+}

@@ -1,0 +1,102 @@
+//! Who is here: the count of sessions, their bound, and their names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use prometheus::IntGauge;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::telemetry::Metrics;
+
+/// Counts the open sessions of the node and refuses those beyond the bound.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    open: AtomicUsize,
+    left: Notify,
+    most: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// One session's entry; dropping it takes the session off the count.
+#[derive(Debug)]
+pub struct Ticket {
+    id: String,
+    since: Instant,
+    registry: Arc<Shared>,
+    gauge: IntGauge,
+}
+
+/// There are as many sessions as the settings allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many streams are open")]
+pub struct Full;
+
+impl Registry {
+    /// Lets in `most` sessions at a time.
+    pub fn new(most: usize, metrics: &Arc<Metrics>) -> Self {
+        let metrics = Arc::clone(metrics);
+        Self(Arc::new(Shared { open: AtomicUsize::new(0), left: Notify::new(), most, metrics }))
+    }
+
+    /// How many sessions are open.
+    pub fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when no session is open.
+    pub async fn emptied(&self) {
+        loop {
+            let left = self.0.left.notified();
+            if self.open() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Counts a session in.
+    ///
+    /// # Errors
+    /// When there are as many as allowed.
+    pub fn enter(&self, transport: &'static str, stream: &str) -> Result<Ticket, Full> {
+        let grown = self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+            (open < self.0.most).then_some(open + 1)
+        });
+        grown.map_err(|_| Full)?;
+        let gauge = self.0.metrics.sessions.with_label_values(&[transport, stream]);
+        gauge.inc();
+        let registry = Arc::clone(&self.0);
+        Ok(Ticket { id: name(transport), since: Instant::now(), registry, gauge })
+    }
+}
+
+impl Ticket {
+    /// The session's name, such as `sse_1795299922786_k3j9x2m1q`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// For how long the session has been open.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        self.registry.open.fetch_sub(1, Ordering::Relaxed);
+        self.registry.left.notify_waiters();
+    }
+}
+
+fn name(transport: &str) -> String {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let tail: String = std::iter::repeat_with(fastrand::lowercase).take(9).collect();
+    format!("{transport}_{}_{tail}", since_epoch.as_millis())
+}

@@ -1,0 +1,114 @@
+//! How a session begins: connected, then what brings the client up to the present.
+//!
+//! An id stands only on what leaves the client complete up to it. So while a snapshot is being
+//! said nothing carries one but its last event, which carries the node's present position: a
+//! connection cut in between begins again from the client's old id.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{CloseReason, Connected, Outgoing, Session, Start, StartFrom};
+use crate::event::{End, Event, Position};
+
+impl Session {
+    pub(super) fn start(&mut self, start: Start, now: Instant) {
+        self.pipe.sit(start.seat);
+        match start.from {
+            StartFrom::Resumed { missed, had } => {
+                if missed.is_empty() && self.is_over(&had, now) || self.was_over(&had) {
+                    self.pipe.close(CloseReason::AlreadyOver);
+                    return;
+                }
+                self.connected(true, None, now);
+                for event in &missed {
+                    if self.pipe.is_closed() {
+                        break;
+                    }
+                    self.event(event, now);
+                }
+                if !self.pipe.is_closed() {
+                    self.resume_ending(&had, &missed, now);
+                }
+            }
+            StartFrom::Snapshot(latest) => {
+                let latest = self.for_this_stream(latest);
+                self.connected(false, latest.is_empty().then_some(start.position), now);
+                self.snapshot(&latest, start.position, now);
+            }
+            StartFrom::Broken(gap, latest) => {
+                let latest = self.for_this_stream(latest);
+                self.connected(false, None, now);
+                self.gap(&gap, latest.is_empty(), now);
+                self.snapshot(&latest, start.position, now);
+            }
+        }
+    }
+
+    fn connected(&mut self, recovered: bool, position: Option<Position>, now: Instant) {
+        let connected = Connected {
+            client: self.ticket.id().to_owned(),
+            channels: self.filters.iter().map(ToString::to_string).collect(),
+            recovered,
+            position,
+        };
+        self.say(Outgoing::Connected(Box::new(connected)), now);
+    }
+
+    fn snapshot(&mut self, latest: &[Arc<Event>], position: Position, now: Instant) {
+        let mut rest = latest.len();
+        for event in latest {
+            rest -= 1;
+            let position = (rest == 0).then_some(position);
+            self.say(Outgoing::Snapshot { event: Arc::clone(event), position }, now);
+        }
+        for (end, event) in self.ends(latest) {
+            self.end(&end, &event, now);
+        }
+    }
+
+    /// Those of `events` that the stream shows. A pattern may match more channels than an outbox
+    /// holds: then the newest that take half of it.
+    fn for_this_stream(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
+        let mut room = self.plan.outbox.bytes / 2;
+        let shown = events.into_iter().rev().filter(|e| e.shaped(&*self.plan.shape).is_some());
+        let mut kept: Vec<_> = shown
+            .enumerate()
+            .take_while(|(index, event)| {
+                let fits = room.checked_sub(event.weight());
+                room = fits.unwrap_or_default();
+                *index == 0 || fits.is_some()
+            })
+            .map(|(_, event)| event)
+            .collect();
+        kept.reverse();
+        kept
+    }
+
+    fn ends(&self, events: &[Arc<Event>]) -> Vec<(End, Arc<Event>)> {
+        let end = |event: &Arc<Event>| {
+            let end = event.shaped(&*self.plan.shape)?.end.clone()?;
+            Some((end, Arc::clone(event)))
+        };
+        events.iter().filter_map(end).collect()
+    }
+
+    /// Whether the client has had an end that nothing took back in time.
+    fn is_over(&self, had: &[Arc<Event>], now: Instant) -> bool {
+        self.ends(had).iter().any(|(end, event)| event.received + end.grace <= now)
+    }
+
+    /// Whether the client has had an end that nothing can take back.
+    fn was_over(&self, had: &[Arc<Event>]) -> bool {
+        self.ends(had).iter().any(|(end, _)| end.grace.is_zero())
+    }
+
+    /// An end that the client has had and that may still be taken back goes on counting.
+    fn resume_ending(&mut self, had: &[Arc<Event>], missed: &[Arc<Event>], now: Instant) {
+        for (end, event) in self.ends(had) {
+            if !missed.iter().any(|later| later.channel == event.channel) {
+                self.end(&end, &event, now);
+            }
+        }
+    }
+}

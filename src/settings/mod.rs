@@ -1,0 +1,163 @@
+//! Settings: the built-in defaults, then a file, then the environment.
+//!
+//! `config/default.toml` is embedded and documents every key where it stands, so the manual and
+//! the defaults are one file. Whatever is wrong is reported all at once, each with its key.
+
+mod load;
+mod stream;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use load::{Fault, Faults};
+pub use stream::{Condition, DeliveryClass, EndSettings, ShapeName, StreamSettings};
+
+/// The embedded `config/default.toml`.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Everything that can be set. The keys are documented in `config/default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub log: LogSettings,
+    pub redis: RedisSection,
+    pub events: EventSettings,
+    pub history: HistorySettings,
+    pub snapshot: SnapshotSettings,
+    pub outbox: OutboxSection,
+    pub compress: CompressSettings,
+    pub publish: PublishSettings,
+    pub stream: BTreeMap<String, StreamSettings>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct ServerSettings {
+    pub bind: SocketAddr,
+    pub max_connections: usize,
+    pub max_streams: usize,
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    pub shards: usize,
+    pub cors_origins: Vec<String>,
+    pub cors_credentials: bool,
+    pub role: String,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// `[redis]`
+#[derive(Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct RedisSection {
+    pub url: String,
+    pub username: String,
+    pub password: String,
+    pub ca_file: PathBuf,
+    pub patterns: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub backoff_least: Duration,
+    #[serde(with = "humantime_serde")]
+    pub backoff_most: Duration,
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+    pub snapshot_keys: BTreeMap<String, String>,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct EventSettings {
+    pub max_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct HistorySettings {
+    pub events: usize,
+    pub bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub age: Duration,
+}
+
+/// `[snapshot]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct SnapshotSettings {
+    pub bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub age: Duration,
+}
+
+/// `[outbox]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct OutboxSection {
+    pub state_bytes: usize,
+    pub log_bytes: usize,
+}
+
+/// `[compress]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct CompressSettings {
+    pub above_bytes: usize,
+}
+
+/// `[publish]`
+#[derive(Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct PublishSettings {
+    pub enabled: bool,
+    pub api_key: String,
+    pub max_events: usize,
+    pub max_body_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub idempotency_window: Duration,
+}
+
+impl std::fmt::Debug for RedisSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the URL and the password, which are secrets.
+        f.debug_struct("RedisSection").field("patterns", &self.patterns).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for PublishSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the key, which is a secret.
+        f.debug_struct("PublishSettings").field("enabled", &self.enabled).finish_non_exhaustive()
+    }
+}

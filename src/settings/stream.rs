@@ -1,0 +1,99 @@
+//! A declared stream, as it stands in the settings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// `[stream.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct StreamSettings {
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    pub path: String,
+    #[serde(default)]
+    pub channels: Vec<String>,
+    pub channels_from: Option<String>,
+    #[serde(default)]
+    pub allow: Vec<String>,
+    #[serde(default)]
+    pub required: Vec<String>,
+    #[serde(default)]
+    pub shape: ShapeName,
+    pub event_type: Option<String>,
+    #[serde(default)]
+    pub class: DeliveryClass,
+    pub snapshot: Option<bool>,
+    pub key: Option<String>,
+    #[serde(default, with = "humantime_serde")]
+    pub batch: Duration,
+    #[serde(default)]
+    pub end: Vec<EndSettings>,
+}
+
+/// What becomes of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShapeName {
+    /// As it is.
+    #[default]
+    Payload,
+    /// `{"channel","data","timestamp"}`.
+    Envelope,
+    /// A `job_progress` event.
+    JobProgress,
+    /// A `video_render_progress` event.
+    RenderProgress,
+}
+
+/// What happens to a client that lags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryClass {
+    /// The newest event of each channel is kept for it: progress, metrics.
+    State,
+    /// Nothing is dropped: its stream is closed, and it resumes from its last id. Alerts, chat.
+    #[default]
+    Log,
+}
+
+impl DeliveryClass {
+    /// The name in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// `[[stream.NAME.end]]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct EndSettings {
+    pub when: BTreeMap<String, Condition>,
+    #[serde(default)]
+    pub channels: Vec<String>,
+    #[serde(default, with = "humantime_serde")]
+    pub grace: Duration,
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
+}
+
+/// What a field of an event must be.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Condition {
+    /// One of these.
+    OneOf(Vec<serde_json::Value>),
+    /// A number, at least this.
+    AtLeast {
+        /// The bound.
+        at_least: f64,
+    },
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,150 @@
+//! What makes no sense although every value has the right type.
+
+use std::time::Duration;
+
+use super::{Fault, RedisSection, Settings, StreamSettings};
+use crate::event::{ChannelPattern, Filter};
+
+impl Settings {
+    /// Whether events can be published: on a loopback address, or with a key.
+    pub fn publish_open(&self) -> bool {
+        self.publish.enabled
+            && (self.server.bind.ip().is_loopback() || !self.publish.api_key.is_empty())
+    }
+
+    /// All that makes no sense.
+    pub fn validate(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        self.check_server(&mut faults);
+        self.check_redis(&mut faults);
+        let positive = [
+            ("server.max_connections", self.server.max_connections),
+            ("server.max_streams", self.server.max_streams),
+            ("events.max_bytes", self.events.max_bytes),
+            ("outbox.state_bytes", self.outbox.state_bytes),
+            ("outbox.log_bytes", self.outbox.log_bytes),
+            ("publish.max_events", self.publish.max_events),
+            ("publish.max_body_bytes", self.publish.max_body_bytes),
+        ];
+        let zero = positive.into_iter().filter(|(_, value)| *value == 0);
+        faults.extend(zero.map(|(key, _)| Fault::new(key, "must be at least 1")));
+        for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {
+            stream.check(&format!("stream.{name}"), &mut faults);
+        }
+        faults
+    }
+
+    fn check_server(&self, faults: &mut Vec<Fault>) {
+        let server = &self.server;
+        let any = server.cors_origins.iter().any(|origin| origin == "*");
+        if any && (server.cors_credentials || server.cors_origins.len() > 1) {
+            let message = "\"*\" cannot stand beside other origins or cors_credentials";
+            faults.push(Fault::new("server.cors_origins", message));
+        }
+        for origin in server.cors_origins.iter().filter(|origin| *origin != "*") {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
+                let message =
+                    format!("{origin:?} is not an origin such as \"https://app.example\"");
+                faults.push(Fault::new("server.cors_origins", message));
+            }
+        }
+        if server.shards > 256 {
+            faults.push(Fault::new("server.shards", "must be at most 256"));
+        }
+        if server.keep_alive < Duration::from_secs(1) {
+            faults.push(Fault::new("server.keep_alive", "must be at least 1s"));
+        }
+    }
+
+    fn check_redis(&self, faults: &mut Vec<Fault>) {
+        let redis = &self.redis;
+        if !redis.url.is_empty() && redis::parse_redis_url(&redis.url).is_none() {
+            // The URL may hold a password: it is not repeated.
+            let message = "not a URL such as redis://user:password@host:6379/0";
+            faults.push(Fault::new("redis.url", message));
+        }
+        check_patterns("redis.patterns", &redis.patterns, faults);
+        for (pattern, key) in &redis.snapshot_keys {
+            let at = format!("redis.snapshot_keys.{pattern}");
+            check_patterns(&at, std::slice::from_ref(pattern), faults);
+            if pattern.matches('*').count() > 1 || key.matches('*').count() > 1 {
+                faults.push(Fault::new(at, "at most one * on each side"));
+            }
+        }
+        if redis.backoff_least.is_zero() || redis.backoff_most < redis.backoff_least {
+            let message = "must be above 0s and at most redis.backoff_most";
+            faults.push(Fault::new("redis.backoff_least", message));
+        }
+        if redis.timeout.is_zero() {
+            faults.push(Fault::new("redis.timeout", "must be above 0s"));
+        }
+    }
+}
+
+impl RedisSection {
+    /// What to listen to at all times.
+    pub fn standing(&self) -> Vec<ChannelPattern> {
+        self.patterns.iter().filter_map(|pattern| ChannelPattern::new(pattern).ok()).collect()
+    }
+}
+
+impl StreamSettings {
+    fn check(&self, at: &str, faults: &mut Vec<Fault>) {
+        let well_formed = self.path.starts_with("/stream")
+            && self.path.split('/').skip(1).all(|part| {
+                let name = part.strip_prefix('{').map_or(Some(part), |name| name.strip_suffix('}'));
+                name.is_some_and(|name| !name.is_empty() && !name.contains(['{', '}', '*']))
+            });
+        if !well_formed {
+            let message = "must be like \"/stream/name/{parameter}\"";
+            faults.push(Fault::new(format!("{at}.path"), message));
+        }
+        if self.channels.is_empty() == self.channels_from.is_none() {
+            let message = "give either channels or channels_from";
+            faults.push(Fault::new(format!("{at}.channels"), message));
+        }
+        if self.channels_from.is_some() && self.allow.is_empty() {
+            let message = "says which channels may be asked for; [\"*\"]: all";
+            faults.push(Fault::new(format!("{at}.allow"), message));
+        }
+        check_patterns(&format!("{at}.allow"), &self.allow, faults);
+        for template in &self.channels {
+            self.check_template(&format!("{at}.channels"), template, faults);
+        }
+        for end in &self.end {
+            if end.when.is_empty() {
+                faults.push(Fault::new(format!("{at}.end"), "`when` names no field"));
+            }
+            check_patterns(&format!("{at}.end.channels"), &end.channels, faults);
+        }
+    }
+
+    fn check_template(&self, at: &str, template: &str, faults: &mut Vec<Fault>) {
+        let names: Vec<_> =
+            template.split('{').skip(1).map(|rest| rest.split('}').next()).collect();
+        let balanced = template.matches('{').count() == template.matches('}').count();
+        for name in names.iter().flatten() {
+            let known = name.ends_with('?') || self.path.contains(&format!("{{{name}}}"));
+            if !known && !self.required.iter().any(|required| required == name) {
+                let message = format!(
+                    "{{{name}}} is neither in the path nor required; write {{{name}?}} for one \
+                     that may be missing"
+                );
+                faults.push(Fault::new(at, message));
+            }
+        }
+        let plain = template.replace(['{', '}', '?'], "");
+        if !balanced || !matches!(Filter::parse(&plain), Ok(Filter::Exact(_))) {
+            faults.push(Fault::new(at, format!("{template:?} is not the template of a channel")));
+        }
+    }
+}
+
+fn check_patterns(at: &str, patterns: &[String], faults: &mut Vec<Fault>) {
+    for pattern in patterns {
+        if let Err(error) = ChannelPattern::new(pattern) {
+            faults.push(Fault::new(at, format!("{pattern:?}: {error}")));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! When a stream is over, and what it then says.
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::event::{Channel, ChannelPattern, End, Fields};
+use crate::settings::{Condition, EndSettings};
+
+/// One rule of a declared stream.
+#[derive(Debug)]
+pub(super) struct EndRule {
+    settings: EndSettings,
+    channels: Vec<ChannelPattern>,
+}
+
+impl EndRule {
+    pub(super) fn new(settings: &EndSettings) -> Self {
+        let channels =
+            settings.channels.iter().filter_map(|p| ChannelPattern::new(p).ok()).collect();
+        Self { settings: settings.clone(), channels }
+    }
+
+    /// The end, if an event with these `fields` is one.
+    pub(super) fn apply(&self, channel: &Channel, fields: &Fields<'_>) -> Option<End> {
+        let concerned = self.channels.is_empty()
+            || self.channels.iter().any(|pattern| pattern.matches(channel));
+        let fits = |(name, condition): (&String, &Condition)| {
+            fields.get(name).is_some_and(|value| condition.fits(value))
+        };
+        if !concerned || !self.settings.when.iter().all(fits) {
+            return None;
+        }
+        let data =
+            self.settings.data.iter().map(|(name, text)| (name.clone(), value(text, fields)));
+        let data = Value::Object(data.collect()).to_string().into();
+        Some(End { data, grace: self.settings.grace })
+    }
+}
+
+impl Condition {
+    fn fits(&self, value: &RawValue) -> bool {
+        let Ok(value) = serde_json::from_str::<Value>(value.get()) else { return false };
+        match self {
+            Self::OneOf(values) => values.contains(&value),
+            Self::AtLeast { at_least } => value.as_f64().is_some_and(|value| value >= *at_least),
+        }
+    }
+}
+
+/// `{field}` is taken from the event (`null` if it has none); everything else stands for itself.
+fn value(text: &str, fields: &Fields<'_>) -> Value {
+    match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+        Some(field) => {
+            let value = fields.get(field).and_then(|value| serde_json::from_str(value.get()).ok());
+            value.unwrap_or_default()
+        }
+        None => json!(text),
+    }
+}
+
+/// The rule in words, for `sluice check --explain`.
+pub(super) fn describe(end: &EndSettings) -> String {
+    let when = end.when.iter().map(|(field, condition)| match condition {
+        Condition::OneOf(values) => {
+            let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+            format!("{field} is {}", values.join(" or "))
+        }
+        Condition::AtLeast { at_least } => format!("{field} is at least {at_least}"),
+    });
+    let mut text = when.collect::<Vec<_>>().join(" and ");
+    if !end.channels.is_empty() {
+        text = format!("{text} on {}", end.channels.join(", "));
+    }
+    if !end.grace.is_zero() {
+        text =
+            format!("{text}, unless taken back within {}", humantime::format_duration(end.grace));
+    }
+    text
+}

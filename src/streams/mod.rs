@@ -1,0 +1,170 @@
+//! The declared streams: what a URL listens to, what becomes of its events, when it is over.
+//!
+//! A stream is an entry of the settings, not code. Compiled once, asked once per request.
+
+mod end;
+mod request;
+mod shape;
+mod template;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use request::{Params, RequestError};
+
+use crate::event::{Channel, ChannelPattern, Filter, Shape};
+use crate::settings::{DeliveryClass, ShapeName, StreamSettings};
+use shape::DeclaredShape;
+use template::Template;
+
+/// All declared streams.
+#[derive(Debug, Default)]
+pub struct Streams(Vec<Arc<Declared>>);
+
+/// One declared stream.
+#[derive(Debug)]
+pub struct Declared {
+    /// Its name in metrics and logs.
+    pub name: String,
+    /// Its path below the prefix, with `{parameters}`.
+    pub path: String,
+    /// What becomes of an event.
+    pub shape: Arc<dyn Shape>,
+    /// The same without the envelope, for those who ask for it.
+    pub bare: Arc<dyn Shape>,
+    /// What happens to a client that lags.
+    pub class: DeliveryClass,
+    /// Whether a client that comes late gets the last events.
+    pub snapshot: bool,
+    /// The window whose events go out together; zero: each as it comes.
+    pub batch: Duration,
+    /// When it is over, for people.
+    pub ends: Vec<String>,
+    channels: Vec<Template>,
+    channels_from: Option<String>,
+    allow: Vec<ChannelPattern>,
+    required: Vec<String>,
+    key: Option<String>,
+}
+
+impl Streams {
+    /// Compiles what the settings declare. They were validated before; what cannot be compiled is
+    /// left out.
+    pub fn compile(settings: &BTreeMap<String, StreamSettings>) -> Self {
+        let enabled = settings.iter().filter(|(_, stream)| stream.enabled);
+        let declared = enabled.zip((0..).step_by(2));
+        Self(
+            declared
+                .map(|((name, stream), id)| Arc::new(Declared::new(name, stream, id)))
+                .collect(),
+        )
+    }
+
+    /// Each stream.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Declared>> {
+        self.0.iter()
+    }
+
+    /// The stream that answers `path` (below the prefix), and the parameters of the path.
+    pub fn find(&self, path: &str) -> Option<(&Arc<Declared>, Vec<(String, String)>)> {
+        self.0.iter().find_map(|stream| Some((stream, template::path_match(&stream.path, path)?)))
+    }
+
+    /// Channels that carry the state of several things, and the field that tells them apart.
+    pub fn keys(&self) -> Vec<(ChannelPattern, String)> {
+        let keyed = self.0.iter().filter_map(|stream| Some((stream, stream.key.as_ref()?)));
+        let rules = keyed.flat_map(|(stream, field)| {
+            let patterns = stream.channels.iter().filter_map(Template::pattern);
+            patterns.map(|pattern| (pattern, field.clone()))
+        });
+        rules.collect()
+    }
+}
+
+impl Declared {
+    fn new(name: &str, settings: &StreamSettings, id: u16) -> Self {
+        let patterns =
+            |texts: &[String]| texts.iter().filter_map(|p| ChannelPattern::new(p).ok()).collect();
+        let bare =
+            if settings.shape == ShapeName::Envelope { ShapeName::Payload } else { settings.shape };
+        Self {
+            name: name.to_owned(),
+            path: settings.path.clone(),
+            shape: Arc::new(DeclaredShape::new(id, settings.shape, settings)),
+            bare: Arc::new(DeclaredShape::new(id + 1, bare, settings)),
+            class: settings.class,
+            snapshot: settings.snapshot.unwrap_or(settings.class == DeliveryClass::State),
+            batch: settings.batch,
+            ends: settings.end.iter().map(end::describe).collect(),
+            channels: settings.channels.iter().map(|text| Template::parse(text)).collect(),
+            channels_from: settings.channels_from.clone(),
+            allow: patterns(&settings.allow),
+            required: settings.required.clone(),
+            key: settings.key.clone(),
+        }
+    }
+
+    /// What a request listens to. `standing`: the patterns the source listens to at all times; a
+    /// client may ask for no others.
+    ///
+    /// # Errors
+    /// When a parameter is missing, is no part of a channel's name, or asks for what is not allowed.
+    pub fn filters(
+        &self,
+        params: &Params,
+        standing: &[ChannelPattern],
+    ) -> Result<Arc<[Filter]>, RequestError> {
+        let missing: Vec<_> =
+            self.required.iter().filter(|name| params.get(name).is_none()).cloned().collect();
+        if !missing.is_empty() {
+            return Err(RequestError::Missing(missing));
+        }
+        let mut filters = match &self.channels_from {
+            Some(parameter) => self.asked_for(parameter, params, standing)?,
+            None => self.declared(params)?,
+        };
+        filters.sort();
+        filters.dedup();
+        Ok(filters.into())
+    }
+
+    fn declared(&self, params: &Params) -> Result<Vec<Filter>, RequestError> {
+        let mut filters = Vec::new();
+        for template in &self.channels {
+            let Some(name) = template.fill(params)? else { continue };
+            let channel =
+                Channel::new(&name).map_err(|error| RequestError::channel(&name, error))?;
+            filters.push(Filter::Exact(channel));
+        }
+        Ok(filters)
+    }
+
+    fn asked_for(
+        &self,
+        parameter: &str,
+        params: &Params,
+        standing: &[ChannelPattern],
+    ) -> Result<Vec<Filter>, RequestError> {
+        let mut filters = Vec::new();
+        for text in params.all(parameter).filter(|text| !text.is_empty()) {
+            let filter = Filter::parse(text).map_err(|error| RequestError::channel(text, error))?;
+            if !self.allow.iter().any(|pattern| pattern.covers(&filter)) {
+                return Err(RequestError::NotAllowed(text.to_owned()));
+            }
+            let heard = |pattern: &ChannelPattern| pattern.covers(&filter);
+            if matches!(filter, Filter::Pattern(_)) && !standing.iter().any(heard) {
+                return Err(RequestError::NotHeard(text.to_owned()));
+            }
+            filters.push(filter);
+        }
+        match filters.len() {
+            0 => Err(RequestError::Missing(vec![parameter.to_owned()])),
+            1..=MOST_CHANNELS => Ok(filters),
+            _ => Err(RequestError::TooMany),
+        }
+    }
+}
+
+/// Channels and patterns one client may ask for.
+const MOST_CHANNELS: usize = 100;

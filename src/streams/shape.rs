@@ -1,0 +1,99 @@
+//! What becomes of a payload on a declared stream (contract: "What workers publish").
+
+mod envelope;
+mod job;
+mod render;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::end::EndRule;
+use crate::event::{Event, Fields, Shape, ShapeId, Shaped};
+use crate::settings::{ShapeName, StreamSettings};
+
+/// The shape of one declared stream: what an event becomes, what it is called, and whether it ends
+/// the stream.
+#[derive(Debug)]
+pub(super) struct DeclaredShape {
+    id: ShapeId,
+    name: ShapeName,
+    event_type: Option<String>,
+    key: Option<String>,
+    ends: Vec<EndRule>,
+}
+
+impl DeclaredShape {
+    pub(super) fn new(id: u16, name: ShapeName, settings: &StreamSettings) -> Self {
+        Self {
+            id: ShapeId(id),
+            name,
+            event_type: settings.event_type.clone(),
+            key: settings.key.clone(),
+            ends: settings.end.iter().map(EndRule::new).collect(),
+        }
+    }
+}
+
+impl Shape for DeclaredShape {
+    fn id(&self) -> ShapeId {
+        self.id
+    }
+
+    fn apply(&self, event: &Event) -> Option<Shaped> {
+        let mut run = None;
+        let json: Arc<str> = match self.name {
+            ShapeName::Payload => with_type(event, self.event_type.as_deref()),
+            ShapeName::Envelope => envelope::json(event).into(),
+            ShapeName::JobProgress => job::json(event)?.into(),
+            ShapeName::RenderProgress => {
+                let (json, present) = render::json(event, self)?;
+                run = Some(present);
+                json.into()
+            }
+        };
+        let mut shaped = Shaped { run, ..Shaped::plain(json) };
+        self.read(event, &mut shaped);
+        Some(shaped)
+    }
+}
+
+impl DeclaredShape {
+    /// Finds the type, the key and the end. Those of an envelope are what is inside.
+    fn read(&self, event: &Event, shaped: &mut Shaped) {
+        let json = Arc::clone(&shaped.json);
+        let wrapped = self.name == ShapeName::Envelope;
+        let text = if wrapped { event.payload.as_str() } else { &json };
+        let Ok(fields) = serde_json::from_str::<Fields<'_>>(text) else { return };
+        let kind = fields.get("type").and_then(|kind| string(kind));
+        let kind = if wrapped { self.event_type.clone().or(kind) } else { kind };
+        shaped.kind = kind.map(Into::into);
+        shaped.key = self.key.as_ref().and_then(|key| fields.get(key)).map(|key| key.get().into());
+        shaped.end = self.ends.iter().find_map(|rule| rule.apply(&event.channel, &fields));
+    }
+}
+
+/// The payload, with its type in front if it is an object that does not say it.
+fn with_type(event: &Event, event_type: Option<&str>) -> Arc<str> {
+    let payload = event.payload.shared();
+    let Some(event_type) = event_type else { return payload };
+    let Some(fields) = event.payload.fields().filter(|fields| !fields.contains_key("type")) else {
+        return payload;
+    };
+    let rest = payload.strip_prefix('{').unwrap_or_default().trim_start();
+    let comma = if fields.is_empty() { "" } else { "," };
+    format!("{{\"type\":{}{comma}{rest}", serde_json::json!(event_type)).into()
+}
+
+/// The value as a string, if it is one.
+fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The value as a number, if it is one.
+fn number(value: &RawValue) -> Option<f64> {
+    serde_json::from_str(value.get()).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! `video_render_progress` events from what render workers, jobs and tasks publish.
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::job::Job;
+use super::string;
+use crate::event::{Event, Shape};
+
+/// The event, and the run it belongs to.
+pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, (Instant, f64))> {
+    let job = Job::read(event)?;
+    let already = job.fields.get("type").and_then(|kind| string(kind));
+    if already.as_deref() == Some("video_render_progress") {
+        let progress = job.progress.unwrap_or_default();
+        return Some((event.payload.as_str().to_owned(), (event.received, progress)));
+    }
+    let frames = Frames::of(&job);
+    let progress = job.progress.unwrap_or_else(|| frames.progress());
+    let run = run(event, shape, progress);
+    let first = [
+        ("type", json!("video_render_progress")),
+        ("jobId", job.id.clone()),
+        ("currentFrame", frames.current),
+        ("totalFrames", frames.total),
+        ("progress", json!(progress)),
+        ("fps", frames.fps),
+        ("estimatedTimeRemaining", json!(seconds_left(event, run, progress))),
+        ("stage", json!(stage(&job))),
+        ("status", json!(job.status)),
+        ("timestamp", job.timestamp.clone()),
+    ];
+    let first = first.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Some((job.json(first.collect::<Map<_, _>>())?, run))
+}
+
+struct Frames {
+    current: Value,
+    total: Value,
+    fps: Value,
+}
+
+impl Frames {
+    fn of(job: &Job<'_>) -> Self {
+        let metadata = job.fields.get("metadata").map(|value| value.get()).unwrap_or_default();
+        let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+        let field = |snake: &str, camel: &str| {
+            let own =
+                || job.fields.get(camel).and_then(|value| serde_json::from_str(value.get()).ok());
+            let found = metadata.get(snake).or_else(|| metadata.get(camel)).cloned().or_else(own);
+            found.filter(Value::is_number).unwrap_or_else(|| json!(0))
+        };
+        Self {
+            current: field("current_frame", "currentFrame"),
+            total: field("total_frames", "totalFrames"),
+            fps: field("fps", "fps"),
+        }
+    }
+
+    fn progress(&self) -> f64 {
+        let (current, total) = (self.current.as_f64(), self.total.as_f64());
+        let share = current.zip(total).filter(|(_, total)| *total > 0.0);
+        share.map_or(0.0, |(current, total)| current / total)
+    }
+}
+
+fn stage(job: &Job<'_>) -> &'static str {
+    let stage = job.stage.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let is = |names: &[&str]| names.iter().any(|name| stage.starts_with(name));
+    match job.status.as_deref() {
+        Some("completed") => "complete",
+        _ if is(&["upload"]) => "uploading",
+        _ if is(&["encod", "transcod"]) => "encoding",
+        _ if is(&["complete"]) => "complete",
+        Some("queued") => "preparing",
+        _ if is(&["queued", "started", "prepar"]) => "preparing",
+        _ => "rendering",
+    }
+}
+
+/// When and at which progress the present run of the job began: with the first event that is still
+/// known, or with the last that went back.
+fn run(event: &Event, shape: &dyn Shape, progress: f64) -> (Instant, f64) {
+    let began = event.previous.upgrade().and_then(|previous| previous.shaped(shape)?.run);
+    began.filter(|(_, start)| *start <= progress).unwrap_or((event.received, progress))
+}
+
+/// By the rate since the run began; 0 when there is no rate to go by.
+fn seconds_left(event: &Event, (began, start): (Instant, f64), progress: f64) -> f64 {
+    let (done, left) = (progress - start, 1.0 - progress);
+    if done <= 0.0 || left <= 0.0 {
+        return 0.0;
+    }
+    let seconds = (event.received - began).as_secs_f64() * left / done;
+    (seconds * 10.0).round() / 10.0
+}

@@ -1,0 +1,140 @@
+//! Every metric, declared once: the doc comment is its HELP text.
+//!
+//! Names follow the Prometheus conventions: base units, `_total` for counters.
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Upper bounds of the latency buckets, in seconds: 50 µs to 10 s.
+const LATENCY: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+macro_rules! metrics {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $(#[doc = $help:literal] $field:ident: $type:ty $(, [$($label:literal),+])?;)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub struct $name {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl $name {
+            /// Every metric at zero, in a registry of its own.
+            ///
+            /// # Errors
+            /// When two metrics have the same name: a fault of this file.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(let $field = <$type as Declared>::declare(
+                    concat!("sluice_", stringify!($field)),
+                    $help.trim(),
+                    &[$($($label),+)?],
+                )?;
+                registry.register(Box::new($field.clone()))?;)*
+                Ok(Self { registry, $($field),* })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// The numbers of one gateway.
+    pub struct Metrics {
+        /// Open sessions.
+        sessions: IntGaugeVec, ["transport", "stream"];
+        /// Sessions that have ended, by the reason they ended for.
+        sessions_closed_total: IntCounterVec, ["reason"];
+        /// Connections that are open, whatever they carry.
+        connections: IntGauge;
+        /// Events that entered, by source.
+        events_received_total: IntCounterVec, ["source"];
+        /// Events that were not let in, by reason.
+        events_dropped_total: IntCounterVec, ["reason"];
+        /// Events replaced by a newer one of their channel because a client lagged, by delivery class.
+        events_conflated_total: IntCounterVec, ["class"];
+        /// Events published through this gateway.
+        events_published_total: IntCounter;
+        /// Frames handed to connections, by transport.
+        frames_sent_total: IntCounterVec, ["transport"];
+        /// Bytes handed to connections, by transport, without the framing of HTTP.
+        sent_bytes_total: IntCounterVec, ["transport"];
+        /// Seconds from an event's entry to its hand-over to a connection; one observation per hand-over, of its oldest event.
+        publish_to_flush_seconds: Histogram;
+        /// Gaps announced to clients, by reason.
+        gaps_total: IntCounterVec, ["reason"];
+        /// Whether a source is connected (1) or not (0).
+        source_up: IntGaugeVec, ["source"];
+        /// How often a source was lost and connected again.
+        source_reconnects_total: IntCounterVec, ["source"];
+        /// Seconds the last probe took through the source and back.
+        source_probe_seconds: GaugeVec, ["source"];
+        /// Bytes held so that clients can resume.
+        history_bytes: IntGauge;
+        /// Channels that clients can resume.
+        history_channels: IntGauge;
+        /// Bytes held as the last events of channels.
+        snapshot_bytes: IntGauge;
+        /// Channels whose last event is held.
+        snapshot_channels: IntGauge;
+        /// Channels and patterns with at least one session.
+        subscribed_topics: IntGauge;
+        /// Subscriptions of sessions to channels and patterns.
+        subscriptions: IntGauge;
+        /// Bytes that wait in outboxes for clients to read.
+        outbox_bytes: IntGauge;
+        /// Answers to requests, by status.
+        http_responses_total: IntCounterVec, ["status"];
+        /// Always 1; the labels say what runs.
+        build_info: IntGaugeVec, ["version"];
+    }
+}
+
+impl Metrics {
+    /// The page Prometheus reads.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text: a fault of this file.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Adds memory, file descriptors and CPU time of the process.
+    ///
+    /// # Errors
+    /// When they were added before.
+    pub fn watch_process(&self) -> Result<(), prometheus::Error> {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        self.registry.register(Box::new(process))
+    }
+}
+
+/// How a kind of metric is made.
+trait Declared: Sized + Collector {
+    fn declare(name: &str, help: &str, labels: &[&str]) -> Result<Self, prometheus::Error>;
+}
+
+macro_rules! declared {
+    ($($type:ty: |$name:ident, $help:ident, $labels:ident| $make:expr;)*) => {$(
+        impl Declared for $type {
+            fn declare($name: &str, $help: &str, $labels: &[&str]) -> Result<Self, prometheus::Error> {
+                $make
+            }
+        }
+    )*};
+}
+
+declared! {
+    IntCounter: |name, help, _labels| Self::new(name, help);
+    IntGauge: |name, help, _labels| Self::new(name, help);
+    IntCounterVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
+    IntGaugeVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
+    Histogram: |name, help, _labels| Self::with_opts(HistogramOpts::new(name, help).buckets(LATENCY.to_vec()));
+    GaugeVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
+}

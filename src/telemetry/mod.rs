@@ -1,0 +1,7 @@
+//! What the people on call see: logs on standard error, numbers at `/metrics`.
+
+mod log;
+mod metrics;
+
+pub use log::init;
+pub use metrics::Metrics;

@@ -1,0 +1,140 @@
+//! Server-Sent Events (WHATWG HTML, section 9.2), in the shapes of the reference system.
+//!
+//! Payloads are JSON on one line, so nothing in them can end a field or an event.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use super::Wire;
+use crate::event::{Event, Frame, Position, Shape, Shaped, Variant, now};
+use crate::session::{Connected, Outgoing};
+
+/// A `text/event-stream`.
+#[derive(Debug, Clone)]
+pub struct Sse {
+    shape: Arc<dyn Shape>,
+    variant: Variant,
+    compress_above: usize,
+}
+
+impl Sse {
+    /// A stream in `shape`. With `variant.compressed`, data longer than `compress_above` bytes is
+    /// compressed if that makes it shorter.
+    pub fn new(shape: Arc<dyn Shape>, variant: Variant, compress_above: usize) -> Self {
+        Self { shape, variant, compress_above }
+    }
+
+    fn event(&self, event: &Event) -> Frame {
+        let Some(shaped) = event.shaped(&*self.shape) else { return Frame::new(b"") };
+        shaped.frames.get(self.variant, || self.data(shaped, Some(event.position)))
+    }
+
+    fn data(&self, shaped: &Shaped, position: Option<Position>) -> Frame {
+        let name = shaped.kind.as_deref().filter(|_| self.variant.named);
+        Frame::new(write(name, position, &self.compress(&shaped.json)).as_bytes())
+    }
+
+    fn batch(&self, events: &[Arc<Event>]) -> Frame {
+        let all: Vec<&str> =
+            events.iter().filter_map(|e| e.shaped(&*self.shape)).map(|s| &*s.json).collect();
+        let json = format!(r#"{{"type":"batch","events":[{}]}}"#, all.join(","));
+        let position = events.last().map(|event| event.position);
+        let name = self.variant.named.then_some("batch");
+        Frame::new(write(name, position, &self.compress(&json)).as_bytes())
+    }
+
+    fn compress<'a>(&self, json: &'a str) -> Cow<'a, str> {
+        if !self.variant.compressed || json.len() <= self.compress_above {
+            return Cow::Borrowed(json);
+        }
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        let compressed = gzip.write_all(json.as_bytes()).and_then(|()| gzip.finish());
+        let wrapped = compressed.map(|bytes| {
+            let data = STANDARD.encode(bytes);
+            format!(r#"{{"type":"compressed","encoding":"gzip","data":"{data}"}}"#)
+        });
+        match wrapped {
+            Ok(wrapped) if wrapped.len() < json.len() => Cow::Owned(wrapped),
+            _ => Cow::Borrowed(json),
+        }
+    }
+}
+
+impl Wire for Sse {
+    fn transport(&self) -> &'static str {
+        "sse"
+    }
+
+    fn encode(&self, outgoing: &Outgoing) -> Frame {
+        let text = match outgoing {
+            Outgoing::Event(event) => return self.event(event),
+            Outgoing::Snapshot { event, position } => {
+                return match event.shaped(&*self.shape) {
+                    Some(shaped) => self.data(shaped, *position),
+                    None => Frame::new(b""),
+                };
+            }
+            Outgoing::Batch(events) => return self.batch(events),
+            Outgoing::Connected(connected) => write(None, connected.position, &hello(connected)),
+            Outgoing::Gap { channels, reason, position } => {
+                let gap = json!({"type": "gap", "channels": channels, "reason": reason.as_str(),
+                    "timestamp": now()});
+                write(Some("gap"), *position, &gap.to_string())
+            }
+            Outgoing::Complete { data, position } => {
+                let json =
+                    format!(r#"{{"type":"complete","data":{data},"timestamp":"{}"}}"#, now());
+                write(Some("complete"), Some(*position), &json)
+            }
+            Outgoing::Error(error) => {
+                let json = json!({"type": "error", "error": error, "timestamp": now()});
+                write(Some("error"), None, &json.to_string())
+            }
+            Outgoing::KeepAlive => format!(": keep-alive {}\n\n", now()),
+            Outgoing::Shutdown { retry } => {
+                let json = json!({"type": "server_shutdown",
+                    "message": "Server is shutting down", "timestamp": now()});
+                format!("retry: {}\n{}", retry.as_millis(), write(None, None, &json.to_string()))
+            }
+        };
+        Frame::new(text.as_bytes())
+    }
+}
+
+fn hello(connected: &Connected) -> String {
+    json!({
+        "type": "connected",
+        "message": "SSE connection established",
+        "clientId": connected.client,
+        "timestamp": now(),
+        "channels": connected.channels,
+        "recovered": connected.recovered,
+    })
+    .to_string()
+}
+
+/// One event. An empty line ends it. A name with a line break in it is left out.
+fn write(name: Option<&str>, position: Option<Position>, data: &str) -> String {
+    let mut text = String::with_capacity(data.len() + 64);
+    if let Some(name) = name.filter(|name| !name.contains(['\r', '\n'])) {
+        push(&mut text, format_args!("event: {name}\n"));
+    }
+    if let Some(position) = position {
+        push(&mut text, format_args!("id: {position}\n"));
+    }
+    push(&mut text, format_args!("data: {data}\n\n"));
+    text
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    text.write_fmt(line).unwrap_or_default();
+}

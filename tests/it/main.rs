@@ -1,1 +1,28 @@
-fn main() {}
+//! The gateway as its users meet it: over real sockets, with a real Redis and a real browser. One
+//! binary, because linking is what takes the time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails"
+)]
+
+mod support;
+
+mod admin;
+mod browser;
+mod cli;
+mod continuity;
+mod dashboards;
+mod drain;
+mod hostile;
+mod layering;
+mod options;
+mod publish;
+mod readme;
+mod settings;
+mod sources;
+mod streams;

@@ -1,0 +1,81 @@
+//! A browser's `EventSource`, as far as tests need it: events with their ids.
+
+use std::pin::Pin;
+
+use eventsource_stream::Eventsource;
+use futures_util::{Stream, StreamExt};
+use serde_json::Value;
+
+use super::gateway::http;
+use super::within;
+
+type Events = Pin<Box<dyn Stream<Item = eventsource_stream::Event> + Send>>;
+
+/// One stream, open.
+pub(crate) struct EventSource {
+    pub(crate) connected: Message,
+    pub(crate) last_event_id: String,
+    events: Events,
+}
+
+/// One event as a browser dispatches it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Message {
+    /// `message` if the stream did not say.
+    pub(crate) name: String,
+    /// The last id the stream has said, this event's or an earlier one's.
+    pub(crate) id: String,
+    pub(crate) data: Value,
+}
+
+impl EventSource {
+    /// Opens the stream and takes its first event, which must be `connected`.
+    pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Self {
+        let mut request = http().get(url).header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = within("open", request.send()).await.unwrap();
+        assert_eq!(response.status(), 200, "{url}");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        // A connection that breaks ends the stream, as it does for a browser.
+        let whole = response.bytes_stream().eventsource();
+        let events =
+            Box::pin(whole.take_while(|e| std::future::ready(e.is_ok())).map(Result::unwrap));
+        let last_event_id = last_event_id.unwrap_or_default().to_owned();
+        let connected = Message { name: String::new(), id: String::new(), data: Value::Null };
+        let mut source = Self { connected, last_event_id, events };
+        source.connected = source.next().await.expect("a stream begins with `connected`");
+        assert_eq!(source.connected.data["type"], "connected");
+        source
+    }
+
+    /// The next event; `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        let event = within("next event", self.events.next()).await?;
+        if !event.id.is_empty() {
+            self.last_event_id.clone_from(&event.id);
+        }
+        let data = serde_json::from_str(&event.data).expect("data is JSON");
+        Some(Message { name: event.event, id: self.last_event_id.clone(), data })
+    }
+
+    /// The next event, which must come.
+    pub(crate) async fn event(&mut self) -> Message {
+        self.next().await.expect("an event, not the end of the stream")
+    }
+
+    /// The `data` of the next event.
+    pub(crate) async fn data(&mut self) -> Value {
+        self.event().await.data
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) async fn rest(mut self) -> Vec<Message> {
+        let mut rest = Vec::new();
+        while let Some(message) = self.next().await {
+            rest.push(message);
+        }
+        rest
+    }
+}

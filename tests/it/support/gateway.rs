@@ -1,0 +1,92 @@
+//! A gateway in this process, on a free port.
+
+use axum::Router;
+use serde_json::Value;
+use sluice::gateway::Gateway;
+use sluice::settings::Settings;
+use tokio::net::TcpListener;
+
+use super::{EventSource, within};
+
+pub(crate) struct TestGateway {
+    gateway: Option<Gateway>,
+    base: String,
+    http: reqwest::Client,
+}
+
+impl TestGateway {
+    /// With the default settings, on the embedded source.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With the default settings as `change` leaves them.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::load(None, []).unwrap();
+        change(&mut settings);
+        Self::start_from(settings).await
+    }
+
+    /// With these settings, on a free port all the same.
+    pub(crate) async fn start_from(settings: Settings) -> Self {
+        let listener = TcpListener::bind((settings.server.bind.ip(), 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
+        let base = format!("http://127.0.0.1:{port}");
+        Self { gateway: Some(gateway), base, http: http() }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Opens a stream and takes its first event, `connected`.
+    pub(crate) async fn open(&self, path: &str) -> EventSource {
+        EventSource::open(&self.url(path), None).await
+    }
+
+    /// Opens a stream as a client that comes back.
+    pub(crate) async fn resume(&self, path: &str, last_event_id: &str) -> EventSource {
+        EventSource::open(&self.url(path), Some(last_event_id)).await
+    }
+
+    /// A request without following what it answers.
+    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(self.url(path))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: impl Into<String>) -> reqwest::RequestBuilder {
+        self.http.post(self.url(path)).body(body.into())
+    }
+
+    /// Publishes one event and sees that it is accepted.
+    pub(crate) async fn publish(&self, channel: &str, payload: &Value) {
+        let path = format!("/api/publish/{channel}");
+        let answer = within("publish", self.post(&path, payload.to_string()).send()).await.unwrap();
+        assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    }
+
+    /// The value of a metric with its labels, such as `sluice_gaps_total{reason="…"}`; 0 if it
+    /// has not been counted yet.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = self.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        self.get(path).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Starts the drain, as SIGTERM does. Resolves when it is over; whether everybody has left.
+    pub(crate) fn drain(&mut self) -> impl Future<Output = bool> + use<> {
+        self.gateway.take().unwrap().drain()
+    }
+}
+
+/// A client that does not reuse connections, so that every request is one of its own.
+pub(super) fn http() -> reqwest::Client {
+    // Every test may come first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
+}

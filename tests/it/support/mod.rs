@@ -1,0 +1,36 @@
+//! What the tests share: a gateway on a free port, clients, a Redis of their own.
+
+mod client;
+mod gateway;
+mod redis;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) use client::{EventSource, Message};
+pub(crate) use gateway::TestGateway;
+pub(crate) use redis::Redis;
+
+/// How long anything may take before the test fails. Long: the machines are busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `work`, and fails the test when it takes too long.
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// Asks again and again until `condition` holds, and fails the test when it does not come to.
+pub(crate) async fn wait_for<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    within(what, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

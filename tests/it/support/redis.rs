@@ -1,0 +1,80 @@
+//! A real `redis-server` of the test's own, on a free port.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use super::wait_for;
+
+pub(crate) struct Redis {
+    pub(crate) port: u16,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more arguments, such as `["--requirepass", "secret"]`.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let mut redis = Self::stopped(arguments);
+        redis.run().await;
+        redis
+    }
+
+    /// A port on which nothing listens yet.
+    pub(crate) fn stopped(arguments: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { port, arguments, child: None, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts the server, again if it was killed, and waits until it answers.
+    pub(crate) async fn run(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--appendonly", "no", "--loglevel", "warning"])
+            .args(&self.arguments)
+            .arg("--dir")
+            .arg(self.directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+        let port = self.port;
+        wait_for("redis-server", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs `redis-cli`, as a worker's host would, and returns what it prints.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .expect("redis-cli is installed");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -129,11 +129,11 @@ pub fn check(settings: &Settings, explain: Option<&str>) -> Result<(), Failure> 
 }
 
 fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
-    let after_host = url
-        .split_once("://")
-        .map_or(Some(url), |(_, rest)| rest.find('/').and_then(|at| rest.get(at..)));
-    let (path, query) =
-        after_host.unwrap_or(url).split_once('?').unwrap_or((after_host.unwrap_or(url), ""));
+    let target = match url.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => url,
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let streams = Streams::compile(&settings.stream);
     let mut below = PREFIXES.iter().rev().filter_map(|prefix| path.strip_prefix(prefix));
     let found = below.find_map(|path| streams.find(path));

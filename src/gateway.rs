@@ -140,10 +140,8 @@ fn redis_source(settings: &Settings) -> Result<Option<RedisPubSub>, StartError> 
     if section.url.is_empty() {
         return Ok(None);
     }
-    let ca = match section.ca_file.as_os_str().is_empty() {
-        true => None,
-        false => Some(std::fs::read(&section.ca_file).map_err(StartError::CaFile)?),
-    };
+    let ca = (!section.ca_file.as_os_str().is_empty()).then(|| std::fs::read(&section.ca_file));
+    let ca = ca.transpose().map_err(StartError::CaFile)?;
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let redis = RedisPubSub::new(RedisSettings {
         url: section.url.clone(),

@@ -22,28 +22,25 @@ pub(super) fn start(out: &Out, stop: &Stop) {
     spawn(stop, alerts(Arc::clone(out)));
 }
 
-fn spawn(stop: &Stop, worker: impl Future<Output = ()> + Send + 'static) {
+fn spawn(stop: &Stop, worker: impl Future<Output = Option<()>> + Send + 'static) {
     let stopped = stop.requested();
     stop.spawn(async move {
         tokio::select! {
-            () = worker => {}
+            _ = worker => {}
             () = stopped => {}
         }
     });
 }
 
-async fn publish(out: &Out, channel: &str, payload: Value) {
-    let payload = payload.to_string();
-    let checked =
-        Channel::new(channel).ok().zip(Payload::parse(payload.as_bytes(), usize::MAX).ok());
-    let Some((channel, payload)) = checked else { return };
-    if let Err(error) = out.publish(vec![Publication { channel, payload, id: None }]).await {
-        tracing::debug!(%error, "a simulated worker could not publish");
-    }
+/// `None` when the gateway no longer takes events: the worker is then done.
+async fn publish(out: &Out, channel: &str, payload: Value) -> Option<()> {
+    let channel = Channel::new(channel).ok()?;
+    let payload = Payload::parse(payload.to_string().as_bytes(), usize::MAX).ok()?;
+    out.publish(vec![Publication { channel, payload, id: None }]).await.ok().map(drop)
 }
 
 /// A job as a Celery worker reports it: queued, rendered frame by frame, done; then again.
-async fn render(out: Out, job: String, speed: u32) {
+async fn render(out: Out, job: String, speed: u32) -> Option<()> {
     const FRAMES: u32 = 300;
     let channel = format!("job_progress:{job}");
     let report = |status: &str, stage: &str, frame: u32, message: String| {
@@ -54,7 +51,7 @@ async fn render(out: Out, job: String, speed: u32) {
     };
     loop {
         publish(&out, &channel, report("queued", "queued", 0, "Waiting for a worker".to_owned()))
-            .await;
+            .await?;
         sleep(Duration::from_secs(2)).await;
         for frame in (0..FRAMES).step_by(3) {
             let stage = match frame {
@@ -63,15 +60,15 @@ async fn render(out: Out, job: String, speed: u32) {
                 _ => "uploading",
             };
             let message = format!("Frame {frame} of {FRAMES}");
-            publish(&out, &channel, report("processing", stage, frame, message)).await;
+            publish(&out, &channel, report("processing", stage, frame, message)).await?;
             sleep(Duration::from_millis(u64::from(600 / speed))).await;
         }
-        publish(&out, &channel, report("completed", "complete", FRAMES, "Done".to_owned())).await;
+        publish(&out, &channel, report("completed", "complete", FRAMES, "Done".to_owned())).await?;
         sleep(Duration::from_secs(10)).await;
     }
 }
 
-async fn campaign(out: Out) {
+async fn campaign(out: Out) -> Option<()> {
     let (mut impressions, mut clicks) = (10_000_u64, 500_u64);
     loop {
         let (more, clicked) = (fastrand::u64(200..800), fastrand::u64(5..40));
@@ -84,12 +81,12 @@ async fn campaign(out: Out) {
                 "spend": clicks * 2, "conversions": clicks / 10, "roas": 3.5},
             "change": {"impressions": more, "clicks": clicked, "ctr": 0.0, "spend": clicked * 2},
             "timestamp": now()});
-        publish(&out, "campaign_metrics:camp_1", event).await;
+        publish(&out, "campaign_metrics:camp_1", event).await?;
         sleep(Duration::from_secs(2)).await;
     }
 }
 
-async fn ab_test(out: Out) {
+async fn ab_test(out: Out) -> Option<()> {
     loop {
         for round in 0..=25_u32 {
             let significance = (0.5 + f64::from(round) * 0.02).min(0.99);
@@ -100,7 +97,7 @@ async fn ab_test(out: Out) {
                         "ctr": 0.05, "conversions": 25 + round, "confidence": significance},
                     "isWinner": over && variant == "B", "statisticalSignificance": significance,
                     "timestamp": now()});
-                publish(&out, "ab_test_results:test_1", event).await;
+                publish(&out, "ab_test_results:test_1", event).await?;
             }
             if over {
                 break;
@@ -111,17 +108,22 @@ async fn ab_test(out: Out) {
     }
 }
 
-async fn alerts(out: Out) {
+async fn alerts(out: Out) -> Option<()> {
     const ALERTS: [(&str, &str, &str, &str); 3] = [
         ("info", "performance", "Click rate is up", "Campaign camp_1 does better than last week"),
         ("warning", "budget", "Budget nearly spent", "Campaign camp_1 has used 90 % of its budget"),
         ("critical", "technical", "Render worker restarted", "Worker 2 ran out of memory"),
     ];
-    for (n, (severity, category, title, message)) in ALERTS.into_iter().cycle().enumerate() {
-        let event = json!({"type": "alert", "alertId": format!("alert_{n}"), "severity": severity,
-            "category": category, "title": title, "message": message, "entityId": "camp_1",
-            "entityType": "campaign", "actionRequired": severity == "critical", "timestamp": now()});
-        publish(&out, "alerts", event).await;
-        sleep(Duration::from_secs(7)).await;
+    let mut n = 0_usize;
+    loop {
+        for (severity, category, title, message) in ALERTS {
+            let event = json!({"type": "alert", "alertId": format!("alert_{n}"),
+                "severity": severity, "category": category, "title": title, "message": message,
+                "entityId": "camp_1", "entityType": "campaign",
+                "actionRequired": severity == "critical", "timestamp": now()});
+            publish(&out, "alerts", event).await?;
+            n += 1;
+            sleep(Duration::from_secs(7)).await;
+        }
     }
 }

@@ -39,7 +39,7 @@ pub struct Event {
     /// When it reached this node, for measuring.
     pub received: Instant,
     /// The event of the channel before this one, while it is still known.
-    pub previous: Weak<Event>,
+    pub previous: Weak<Self>,
     shapes: ShapeCache,
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::App;
 use super::options::StreamOptions;
 use super::problem::Problem;
-use crate::event::Filter;
+use crate::event::{Filter, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
     Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
@@ -132,7 +132,7 @@ fn live_event(outgoing: &Outgoing) -> Option<&crate::event::Event> {
 /// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
 fn refuse(app: &App, stream: &Declared, error: &RequestError) -> Result<Response, Problem> {
     let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
-    let wire = Sse::new(Arc::clone(&stream.shape), Default::default(), usize::MAX);
+    let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
     let connected = Connected {
         client: ticket.id().to_owned(),
         channels: Vec::new(),

@@ -232,12 +232,14 @@ impl Core {
     /// The source listens to `filters` from here on; those who listened before may have missed
     /// something.
     pub(super) fn live(&mut self, filters: &[Filter]) {
+        self.take_a_place();
         let begun = self.coverage.begin(filters, self.sequence);
         self.announce(begun);
     }
 
     /// The source listens to all that stands and to `filters` from here on.
     pub(super) fn connected(&mut self, filters: &[Filter]) {
+        self.take_a_place();
         self.coverage.begin_standing(self.sequence);
         let occupied = self.interest.iter().map(|(filter, _)| filter);
         let mut begun: Vec<_> = occupied.filter(|filter| self.coverage.stands(filter)).collect();
@@ -258,6 +260,12 @@ impl Core {
             Filter::Pattern(_) => None,
         });
         exact.collect()
+    }
+
+    /// What was not heard has a place of its own in the order, so that a position from before it
+    /// is told from one after it.
+    fn take_a_place(&mut self) {
+        self.sequence += 1;
     }
 
     fn announce(&mut self, mut filters: Vec<Filter>) {

@@ -207,7 +207,9 @@ mod tests {
             let bytes = channels * event(1, "a:x").weight();
             let mut history = History::new(HistoryBounds { events, bytes, age: Duration::MAX });
             let all: Vec<_> = names.iter().zip(1..).map(|(name, n)| event(n, name)).collect();
-            all.iter().for_each(|event| history.push(event));
+            for event in &all {
+                history.push(event);
+            }
             prop_assert!(history.bytes() <= bytes);
             prop_assert_eq!(history.channels(), history.names.len());
 

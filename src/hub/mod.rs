@@ -187,7 +187,7 @@ fn apply(core: &mut Core, command: Command) {
 
 fn observe(core: &Core, metrics: &Metrics) {
     let set = |gauge: &prometheus::IntGauge, value: usize| {
-        gauge.set(value.try_into().unwrap_or(i64::MAX))
+        gauge.set(value.try_into().unwrap_or(i64::MAX));
     };
     set(&metrics.history_bytes, core.history().bytes());
     set(&metrics.history_channels, core.history().channels());

@@ -108,7 +108,7 @@ impl Shard {
                 Delivery::Event(event) => self.event(&event),
                 Delivery::Join(join) => self.join(*join),
                 Delivery::Gap { filters, reason, position } => {
-                    self.gap(&filters, |channels| Gap { channels, reason, position })
+                    self.gap(&filters, |channels| Gap { channels, reason, position });
                 }
             }
         }

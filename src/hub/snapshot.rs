@@ -44,8 +44,10 @@ pub(super) struct Snapshots {
 
 #[derive(Debug)]
 struct Latest {
-    by_key: SmallVec<[(Option<Box<str>>, Arc<Event>); 1]>,
+    by_key: SmallVec<[Keyed; 1]>,
 }
+
+type Keyed = (Option<Box<str>>, Arc<Event>);
 
 /// Things told apart in one channel, at most; the oldest gives way.
 const KEYS_PER_CHANNEL: usize = 256;

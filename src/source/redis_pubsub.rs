@@ -68,6 +68,9 @@ struct RedisStates {
     settings: Arc<RedisSettings>,
 }
 
+/// What the channels of probes start with, this gateway's and others'. They are no events.
+const PROBES: &str = "sluice:probe:";
+
 type Operation = BoxFuture<'static, Result<Done, SourceError>>;
 
 /// Which operation is done.
@@ -104,7 +107,7 @@ impl RedisPubSub {
             None => Client::open(info)?,
         };
         let patterns = settings.patterns.iter().map(escaped).zip(0..).collect();
-        let probe = format!("sluice:probe:{}", Epoch::random());
+        let probe = format!("{PROBES}{}", Epoch::random());
         let link = CurrentLink::default();
         Ok(Self { client, settings: Arc::new(settings), link, patterns, probe })
     }
@@ -150,7 +153,7 @@ impl RedisPubSub {
                 ],
             ) => {
                 let channel = String::from_utf8_lossy(channel);
-                if self.first_to_match(pattern, &channel) {
+                if !channel.starts_with(PROBES) && self.first_to_match(pattern, &channel) {
                     inlet.publish(&channel, payload).await?;
                 }
             }

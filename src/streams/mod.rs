@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use request::{Params, RequestError};
+pub use request::{Pairs, Params, RequestError};
 
 use crate::event::{Channel, ChannelPattern, Filter, Shape};
 use crate::settings::{DeliveryClass, ShapeName, StreamSettings};
@@ -67,7 +67,7 @@ impl Streams {
     }
 
     /// The stream that answers `path` (below the prefix), and the parameters of the path.
-    pub fn find(&self, path: &str) -> Option<(&Arc<Declared>, Vec<(String, String)>)> {
+    pub fn find(&self, path: &str) -> Option<(&Arc<Declared>, Pairs)> {
         self.0.iter().find_map(|stream| Some((stream, template::path_match(&stream.path, path)?)))
     }
 

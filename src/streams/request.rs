@@ -2,9 +2,12 @@
 
 use crate::event::ChannelError;
 
+/// Names and values, in the order they were given.
+pub type Pairs = Vec<(String, String)>;
+
 /// The parameters of a request: those of the path, then those of the query.
 #[derive(Debug, Clone, Default)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params(Pairs);
 
 /// Why a stream cannot be had. Clients are told the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +36,7 @@ pub enum RequestError {
 
 impl Params {
     /// Those of the path and those of the query.
-    pub fn new(path: Vec<(String, String)>, query: Vec<(String, String)>) -> Self {
+    pub fn new(path: Pairs, query: Pairs) -> Self {
         Self(path.into_iter().chain(query).collect())
     }
 

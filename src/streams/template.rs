@@ -1,6 +1,6 @@
 //! Texts with `{parameters}`: names of channels, and paths.
 
-use super::{Params, RequestError};
+use super::{Pairs, Params, RequestError};
 use crate::event::ChannelPattern;
 
 /// A text such as `alerts:{userId?}`.
@@ -60,7 +60,7 @@ impl Template {
 }
 
 /// The parameters of `path`, if it has the form of `template`.
-pub(super) fn path_match(template: &str, path: &str) -> Option<Vec<(String, String)>> {
+pub(super) fn path_match(template: &str, path: &str) -> Option<Pairs> {
     let (wanted, given): (Vec<_>, Vec<_>) =
         (template.split('/').collect(), path.split('/').collect());
     if wanted.len() != given.len() {

@@ -23,6 +23,8 @@ mod layering;
 mod options;
 mod publish;
 mod readme;
+mod recipes;
+mod redis;
 mod settings;
 mod sources;
 mod streams;

@@ -58,7 +58,7 @@ impl<'a> Job<'a> {
     }
 
     /// `first`, then every field of the payload that is not among them, as it was written.
-    pub(super) fn json(&self, first: Map<String, Value>) -> Option<String> {
+    pub(super) fn json(&self, first: &Map<String, Value>) -> Option<String> {
         let written = |value: &Value| RawValue::from_string(value.to_string()).ok();
         let first: Vec<_> = first
             .iter()
@@ -89,7 +89,7 @@ pub(super) fn json(event: &Event) -> Option<String> {
         first.extend(changed);
     }
     first.insert("timestamp".to_owned(), job.timestamp.clone());
-    job.json(first)
+    job.json(&first)
 }
 
 /// Workers write UTC without saying so.

@@ -31,7 +31,7 @@ pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, (Instant
         ("timestamp", job.timestamp.clone()),
     ];
     let first = first.into_iter().map(|(name, value)| (name.to_owned(), value));
-    Some((job.json(first.collect::<Map<_, _>>())?, run))
+    Some((job.json(&first.collect::<Map<_, _>>())?, run))
 }
 
 struct Frames {

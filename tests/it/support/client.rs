@@ -79,3 +79,39 @@ impl EventSource {
         rest
     }
 }
+
+/// A stream as the text it is written in.
+pub(crate) struct RawStream {
+    response: reqwest::Response,
+    bytes: Vec<u8>,
+}
+
+impl RawStream {
+    pub(super) fn new(response: reqwest::Response) -> Self {
+        assert_eq!(response.status(), 200);
+        Self { response, bytes: Vec::new() }
+    }
+
+    /// Reads until `end` has come, and returns everything so far.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.bytes);
+            if text.contains(end) {
+                return text.into_owned();
+            }
+            assert!(self.more().await, "the stream ended before {end:?} came");
+        }
+    }
+
+    /// Everything up to the end of the stream. A connection that breaks fails the test.
+    pub(crate) async fn rest(mut self) -> String {
+        while self.more().await {}
+        String::from_utf8(self.bytes).unwrap()
+    }
+
+    async fn more(&mut self) -> bool {
+        let chunk = within("more of the stream", self.response.chunk()).await.unwrap();
+        self.bytes.extend_from_slice(chunk.as_deref().unwrap_or_default());
+        chunk.is_some()
+    }
+}

@@ -1,12 +1,13 @@
 //! A gateway in this process, on a free port.
 
 use axum::Router;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
-use super::{EventSource, within};
+use super::client::RawStream;
+use super::{EventSource, wait_for, within};
 
 pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
@@ -36,6 +37,11 @@ impl TestGateway {
         Self { gateway: Some(gateway), base, http: http() }
     }
 
+    /// Waits until the gateway says that it is ready.
+    pub(crate) async fn ready(&self) {
+        wait_for("readiness", async || self.get("/readyz").send().await.unwrap().status() == 200).await;
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -50,12 +56,17 @@ impl TestGateway {
         EventSource::open(&self.url(path), Some(last_event_id)).await
     }
 
+    /// Opens a stream to read it as text.
+    pub(crate) async fn raw(&self, path: &str) -> RawStream {
+        RawStream::new(within("open", self.get(path).send()).await.unwrap())
+    }
+
     /// A request without following what it answers.
     pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.get(self.url(path))
     }
 
-    pub(crate) fn post(&self, path: &str, body: impl Into<String>) -> reqwest::RequestBuilder {
+    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
         self.http.post(self.url(path)).body(body.into())
     }
 
@@ -63,6 +74,15 @@ impl TestGateway {
     pub(crate) async fn publish(&self, channel: &str, payload: &Value) {
         let path = format!("/api/publish/{channel}");
         let answer = within("publish", self.post(&path, payload.to_string()).send()).await.unwrap();
+        assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    }
+
+    /// Publishes several events in one call.
+    pub(crate) async fn publish_all(&self, events: &[(&str, Value)]) {
+        let items: Vec<_> =
+            events.iter().map(|(channel, data)| json!({"channel": channel, "data": data})).collect();
+        let body = Value::from(items).to_string();
+        let answer = within("publish", self.post("/api/publish", body).send()).await.unwrap();
         assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
     }
 

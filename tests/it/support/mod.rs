@@ -1,5 +1,6 @@
 //! What the tests share: a gateway on a free port, clients, a Redis of their own.
 
+mod browser;
 mod client;
 mod gateway;
 mod redis;
@@ -7,6 +8,7 @@ mod redis;
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) use browser::{Page, Proxy, Sighting, Source};
 pub(crate) use client::{EventSource, Message};
 pub(crate) use gateway::TestGateway;
 pub(crate) use redis::Redis;

@@ -26,9 +26,8 @@ impl Redis {
 
     /// A port on which nothing listens yet.
     pub(crate) fn stopped(arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { port, arguments, child: None, directory: tempfile::tempdir().unwrap() }
+        Self { port: Self::free_port(), arguments, child: None, directory: tempfile::tempdir().unwrap() }
     }
 
     /// Starts the server, again if it was killed, and waits until it answers.
@@ -48,6 +47,34 @@ impl Redis {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })
         .await;
+    }
+
+    /// Starts the server again on data in which `key` is set, as a replica that takes over.
+    pub(crate) async fn run_with_state(&mut self, key: &str, value: &str) {
+        let command = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len());
+        std::fs::write(self.directory.path().join("state.aof"), command).unwrap();
+        let previous = self.arguments.clone();
+        self.arguments.extend(["--appendonly", "yes", "--appendfilename", "state.aof"].map(str::to_owned));
+        self.run().await;
+        self.arguments = previous;
+    }
+
+    pub(crate) fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// Sends the server a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Publishes any bytes.
+    pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let publish = redis::cmd("PUBLISH").arg(channel).arg(payload).query_async::<u64>(&mut connection).await;
+        assert_eq!(publish.unwrap(), 1, "the gateway listens");
     }
 
     /// Ends the server at once, as a crash does.

@@ -165,6 +165,7 @@ impl Browser {
             .arg("--remote-debugging-port=0")
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
+            .env("TMPDIR", profile.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
@@ -240,9 +241,8 @@ impl Proxy {
         let sent = self.shared.sent.lock();
         let start = format!("get {path} ").to_lowercase();
         let texts = sent.iter().map(|sent| String::from_utf8_lossy(sent).to_lowercase());
-        let heads = texts.flat_map(|text| {
-            text.split("\r\n\r\n").map(str::to_owned).collect::<Vec<_>>()
-        });
+        let heads =
+            texts.flat_map(|text| text.split("\r\n\r\n").map(str::to_owned).collect::<Vec<_>>());
         heads.filter(|head| head.starts_with(&start)).collect()
     }
 

@@ -75,7 +75,7 @@ fn filters(texts: &[String]) -> Arc<[Filter]> {
 struct Machine {
     core: Core,
     waiting: Vec<Vec<Delivery>>,
-    shards: Vec<Vec<(Box<dyn Subscriber>, Arc<[Filter]>, u64)>>,
+    shards: Vec<Vec<Seated>>,
     said: Vec<(u64, Channel)>,
 }
 
@@ -142,6 +142,9 @@ impl Machine {
         said.map(|(n, _)| *n).collect()
     }
 }
+
+/// A subscriber, what it listens to, and the last event it was told.
+type Seated = (Box<dyn Subscriber>, Arc<[Filter]>, u64);
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
+    clippy::float_cmp,
     clippy::disallowed_methods,
     reason = "a test that cannot go on fails"
 )]

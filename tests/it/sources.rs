@@ -119,12 +119,11 @@ async fn a_payload_that_is_no_event_reaches_nobody_and_breaks_nothing() {
         let mut stream = gateway.open("/api/stream?channel=alerts&envelope=false").await;
         let bad: [&[u8]; 6] = [b"{", b"", b"\"\xff\xfe\"", b"nonsense", b"\0", &[b'1'; 1001]];
         for payload in bad {
-            match &redis {
-                Some(redis) => redis.publish("alerts", payload).await,
-                None => {
-                    let request = gateway.post("/api/publish/alerts", payload.to_vec());
-                    assert!(request.send().await.unwrap().status().is_client_error());
-                }
+            if let Some(redis) = &redis {
+                redis.publish("alerts", payload).await;
+            } else {
+                let request = gateway.post("/api/publish/alerts", payload.to_vec());
+                assert!(request.send().await.unwrap().status().is_client_error());
             }
         }
         let text = "a\r\n\r\ndata: x\n\0\u{2028}\u{feff} end";

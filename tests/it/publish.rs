@@ -1,1 +1,261 @@
-//! publish
+//! Publishing over HTTP: who may, what is taken, and that it is taken once.
+
+use std::net::SocketAddr;
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use crate::support::TestGateway;
+
+const ANY: &str = "/api/stream?channel=a:*&envelope=false";
+
+/// Sends, and returns the status and the body, which is JSON whatever comes of it.
+async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let problem = if status < 400 { "application/json" } else { "application/problem+json" };
+    assert_eq!(kind, problem, "{status}");
+    let body: Value = response.json().await.unwrap();
+    if status >= 400 {
+        assert_eq!(body["status"], status);
+        assert!(!body["detail"].as_str().unwrap().is_empty());
+    }
+    (status, body)
+}
+
+async fn with_key() -> TestGateway {
+    TestGateway::start_with(|settings| settings.publish.api_key = "secret".to_owned()).await
+}
+
+#[tokio::test]
+async fn one_event_and_several() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.open(ANY).await;
+    for prefix in ["/api", "/api/v1"] {
+        let one = gateway.post(&format!("{prefix}/publish/a:1"), r#" {"n": 1} "#);
+        assert_eq!(answer(one).await, (202, json!({"accepted": 1})));
+        let items = r#"[{"channel":"a:1","data":2},{"channel":"b:1","data":"other"},
+            {"channel":"a:2","data":{"n":3},"id":null}]"#;
+        let several = gateway.post(&format!("{prefix}/publish"), items);
+        assert_eq!(answer(several).await, (202, json!({"accepted": 3})));
+        for expected in [json!({"n": 1}), json!(2), json!({"n": 3})] {
+            assert_eq!(stream.data().await, expected);
+        }
+    }
+    assert_eq!(answer(gateway.post("/api/publish", "[]")).await, (202, json!({"accepted": 0})));
+}
+
+#[tokio::test]
+async fn the_channel_may_hold_slashes_and_encoded_characters() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.open("/api/stream?channel=a/b:%C3%A4").await;
+    gateway.publish("a/b:%C3%A4", &json!(1)).await;
+    assert_eq!(stream.data().await["channel"], "a/b:ä");
+}
+
+#[tokio::test]
+async fn digits_and_order_stay_as_they_were_written() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.raw(ANY).await;
+    let payload = r#"{"z":1.10,"a":12345678901234567890123,"z2":"\u00e4"}"#;
+    assert_eq!(answer(gateway.post("/api/publish/a:1", payload)).await.0, 202);
+    stream.until(&format!("data: {payload}\n\n")).await;
+}
+
+#[tokio::test]
+async fn one_bad_item_publishes_none() {
+    let gateway = TestGateway::start_with(|settings| settings.events.max_bytes = 100).await;
+    let mut stream = gateway.open(ANY).await;
+    let large = "x".repeat(200);
+    for (bad, status) in [
+        (json!({"channel": "a b", "data": 1}), 400),
+        (json!({"channel": "a:*", "data": 1}), 400),
+        (json!({"channel": "", "data": 1}), 400),
+        (json!({"channel": "a:1"}), 400),
+        (json!({"data": 1}), 400),
+        (json!({"channel": "a:1", "data": 1, "id": ""}), 400),
+        (json!({"channel": "a:1", "data": 1, "id": "x".repeat(257)}), 400),
+        (json!({"channel": "a:1", "data": large}), 413),
+        (json!("not an item"), 400),
+    ] {
+        let good = json!({"channel": "a:1", "data": "published although another was bad"});
+        let body = json!([good, bad, good]).to_string();
+        assert_eq!(answer(gateway.post("/api/publish", body)).await.0, status, "{bad}");
+    }
+    gateway.publish("a:1", &json!("last")).await;
+    assert_eq!(stream.data().await, json!("last"), "nothing came before");
+    assert!((gateway.metric("sluice_events_published_total").await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_refused() {
+    let gateway = TestGateway::start().await;
+    for path in ["/api/publish/a:1", "/api/publish"] {
+        for body in ["", "{", "{} {}", "nothing", "\"\u{0}\"", "{'a':1}"] {
+            assert_eq!(answer(gateway.post(path, body)).await.0, 400, "{path}: {body:?}");
+        }
+    }
+    assert_eq!(answer(gateway.post("/api/publish", "{}")).await.0, 400, "an object is no array");
+    let http = reqwest::Client::new();
+    let latin = http.post(gateway.url("/api/publish/a:1")).body(b"\"\xe4\"".to_vec());
+    assert_eq!(answer(latin).await.0, 400);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.events.max_bytes = 100;
+        settings.publish.max_body_bytes = 1000;
+        settings.publish.max_events = 3;
+    })
+    .await;
+    let text = |bytes: usize| json!("x".repeat(bytes - 2)).to_string();
+    assert_eq!(answer(gateway.post("/api/publish/a:1", text(100))).await.0, 202);
+    assert_eq!(answer(gateway.post("/api/publish/a:1", text(101))).await.0, 413);
+    assert_eq!(answer(gateway.post("/api/publish/a:1", text(2000))).await.0, 413);
+    assert_eq!(answer(gateway.post("/api/publish", " ".repeat(1001))).await.0, 413);
+    let items = |count: usize| Value::from(vec![json!({"channel": "a:1", "data": 1}); count]);
+    assert_eq!(answer(gateway.post("/api/publish", items(3).to_string())).await.0, 202);
+    assert_eq!(answer(gateway.post("/api/publish", items(4).to_string())).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_channel_name_has_rules() {
+    let gateway = TestGateway::start().await;
+    for name in ["a%0Ab", "a%0D", "a%00", "a%20b", "a*", "%2A", "a%E2%80%A8b", &"x".repeat(257)] {
+        let path = format!("/api/publish/{name}");
+        assert_eq!(answer(gateway.post(&path, "1")).await.0, 400, "{name}");
+    }
+    assert_eq!(answer(gateway.post("/api/publish/%FF", "1")).await.0, 400, "not UTF-8");
+}
+
+#[tokio::test]
+async fn with_a_key_only_who_sends_it_may_publish() {
+    let gateway = with_key().await;
+    let post = || gateway.post("/api/publish/a:1", "1");
+    let mut stream = gateway.open(ANY).await;
+    for (request, status) in [
+        (post(), 401),
+        (post().header("authorization", "Bearer wrong!"), 401),
+        (post().header("authorization", "secret"), 401),
+        (post().header("authorization", "Basic secret"), 401),
+        (post().header("x-api-key", "secre"), 401),
+        (post().header("x-api-key", ""), 401),
+        (post().header("authorization", "Bearer secret"), 202),
+        (post().header("authorization", "bearer secret"), 202),
+        (post().header("x-api-key", "secret"), 202),
+        (post().header("x-api-key", "secret").header("origin", "https://any.example"), 202),
+        (gateway.post("/api/publish", r#"[{"channel":"a:1","data":1}]"#), 401),
+    ] {
+        assert_eq!(answer(request).await.0, status);
+    }
+    let refused = post().send().await.unwrap();
+    assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+    for _ in 0..4 {
+        assert_eq!(stream.data().await, json!(1));
+    }
+    let published = gateway.metric("sluice_events_published_total").await;
+    assert!((published - 4.0).abs() < 0.1, "{published}");
+}
+
+#[tokio::test]
+async fn without_a_key_only_this_machine_may_publish() {
+    let open_to_all: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let open = TestGateway::start_with(|settings| settings.server.bind = open_to_all).await;
+    assert_eq!(answer(open.post("/api/publish/a:1", "1")).await.0, 403);
+    assert_eq!(answer(open.post("/api/publish", "[]")).await.0, 403);
+    let keyed = TestGateway::start_with(|settings| {
+        settings.server.bind = open_to_all;
+        settings.publish.api_key = "secret".to_owned();
+    })
+    .await;
+    let request = keyed.post("/api/publish/a:1", "1").header("x-api-key", "secret");
+    assert_eq!(answer(request).await.0, 202);
+}
+
+#[tokio::test]
+async fn publishing_can_be_switched_off() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.publish.enabled = false;
+        settings.publish.api_key = "secret".to_owned();
+    })
+    .await;
+    let request = gateway.post("/api/publish/a:1", "1").header("x-api-key", "secret");
+    assert_eq!(answer(request).await.0, 403);
+}
+
+#[tokio::test]
+async fn without_a_key_no_page_of_a_foreign_origin_may_publish() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.server.cors_origins = vec!["https://app.example".to_owned()];
+    })
+    .await;
+    let from =
+        |origin: &str| answer(gateway.post("/api/publish/a:1", "1").header("origin", origin));
+    assert_eq!(from("https://evil.example").await.0, 403);
+    assert_eq!(from("null").await.0, 403);
+    assert_eq!(from("https://app.example").await.0, 202);
+}
+
+#[tokio::test]
+async fn an_id_is_delivered_once() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.open(ANY).await;
+    let accepted = json!({"accepted": 1});
+    let again = json!({"accepted": 1, "duplicates": 1});
+    let by_query = |n: u32| gateway.post("/api/publish/a:1?id=query", n.to_string());
+    let by_header =
+        |n: u32| gateway.post("/api/publish/a:1", n.to_string()).header("idempotency-key", "head");
+    let by_item = |n: u32| {
+        let items = json!([{"channel": "a:1", "data": n, "id": "item"}]);
+        gateway.post("/api/publish", items.to_string())
+    };
+    assert_eq!(answer(by_query(1)).await, (202, accepted.clone()));
+    assert_eq!(answer(by_query(11)).await, (202, again.clone()));
+    assert_eq!(answer(by_header(2)).await, (202, accepted.clone()));
+    assert_eq!(answer(by_header(12)).await, (202, again.clone()));
+    assert_eq!(answer(by_item(3)).await, (202, accepted));
+    assert_eq!(answer(by_item(13)).await, (202, again));
+    let within_one = json!([
+        {"channel": "a:1", "data": 4, "id": "twice"},
+        {"channel": "a:1", "data": 14, "id": "twice"},
+        {"channel": "a:1", "data": 15, "id": "item"},
+        {"channel": "a:1", "data": 5},
+        {"channel": "a:1", "data": 5},
+    ]);
+    let within_one = answer(gateway.post("/api/publish", within_one.to_string())).await;
+    assert_eq!(within_one, (202, json!({"accepted": 5, "duplicates": 2})));
+    for expected in [1, 2, 3, 4, 5, 5] {
+        assert_eq!(stream.data().await, json!(expected));
+    }
+    gateway.publish("a:1", &json!("last")).await;
+    assert_eq!(stream.data().await, json!("last"));
+}
+
+#[tokio::test]
+async fn what_was_refused_has_not_used_up_its_id() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.open(ANY).await;
+    let items = |bad: &str| {
+        let items = json!([{"channel": "a:1", "data": 1, "id": "x"}, {"channel": bad, "data": 2}]);
+        gateway.post("/api/publish", items.to_string())
+    };
+    assert_eq!(answer(items("not a channel")).await.0, 400);
+    assert_eq!(answer(items("a:2")).await, (202, json!({"accepted": 2})));
+    assert_eq!(stream.data().await, json!(1));
+}
+
+#[tokio::test]
+async fn an_id_is_forgotten_after_its_window() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.publish.idempotency_window = std::time::Duration::ZERO;
+    })
+    .await;
+    let mut stream = gateway.open(ANY).await;
+    for n in 0..2 {
+        let request = gateway.post("/api/publish/a:1?id=x", n.to_string());
+        assert_eq!(answer(request).await, (202, json!({"accepted": 1})));
+        assert_eq!(stream.data().await, json!(n));
+    }
+}

@@ -126,7 +126,10 @@ async fn secrets_stay_out_of_the_log() {
             let text = answer.text().await.unwrap();
             assert!(!text.contains("hunter2"), "{path}: {text}");
         }
-        let _refused = EventSource::open(&process.url("/api/stream/alerts"), None).await;
+        let publish = reqwest::Client::new().post(process.url("/api/publish/alerts")).body("{}");
+        let answer = within("refusal", publish.bearer_auth("hunter2-key").send()).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        let _waits = EventSource::open(&process.url("/api/stream/alerts"), None).await;
         process.stop().await;
         assert!(!process.log().contains("hunter2"), "{}", process.log());
     }

@@ -33,6 +33,7 @@ use crate::source::{Publisher, StoredStates};
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use problem::Problem;
+use stream::StreamDoor;
 
 /// The prefixes every route of the contract is served under: clients use both.
 pub const PREFIXES: [&str; 2] = ["/api", "/api/v1"];
@@ -99,8 +100,8 @@ fn api(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(limit)
         .route("/realtime/stats", get(admin::stats));
     for declared in app.streams.iter() {
-        let state = (Arc::clone(app), Arc::clone(declared));
-        router = router.route(&declared.path, get(stream::open).with_state(state));
+        let door = StreamDoor::new(app, declared);
+        router = router.route(&declared.path, get(stream::open).with_state(door));
     }
     router
 }

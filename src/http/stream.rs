@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::App;
 use super::options::StreamOptions;
 use super::problem::Problem;
-use crate::event::{Filter, Variant};
+use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
     Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
@@ -26,33 +26,51 @@ use crate::wire::{Sse, Wire};
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
 const TRANSPORT: &str = "sse";
 
+/// A declared stream behind its door: what all its sessions share is made once.
+pub(super) struct StreamDoor {
+    app: Arc<App>,
+    stream: Arc<Declared>,
+    plan: Arc<Plan>,
+    /// For clients that want no envelope.
+    bare: Arc<Plan>,
+}
+
+impl StreamDoor {
+    pub(super) fn new(app: &Arc<App>, stream: &Arc<Declared>) -> Arc<Self> {
+        let plan = |shape| Arc::new(plan(app, stream, shape));
+        let (shaped, bare) = (plan(&stream.shape), plan(&stream.bare));
+        Arc::new(Self { app: Arc::clone(app), stream: Arc::clone(stream), plan: shaped, bare })
+    }
+}
+
 pub(super) async fn open(
-    State((app, stream)): State<(Arc<App>, Arc<Declared>)>,
+    State(door): State<Arc<StreamDoor>>,
     path: RawPathParams,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (app, stream) = (&door.app, &door.stream);
     if app.stop.is_requested() {
         return Err(Stopped.into());
     }
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
-    let asked = StreamOptions::read(&stream, &params, &headers)
+    let asked = StreamOptions::read(stream, &params, &headers)
         .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
-        Ok((options, filters)) => begin(&app, &stream, options, filters).await,
-        Err(error) => refuse(&app, &stream, &error),
+        Ok((options, filters)) => begin(&door, options, filters).await,
+        Err(error) => refuse(app, stream, &error),
     }
 }
 
 async fn begin(
-    app: &App,
-    stream: &Declared,
+    door: &StreamDoor,
     options: StreamOptions,
     filters: Arc<[Filter]>,
 ) -> Result<Response, Problem> {
-    let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
-    let plan = Arc::new(plan(app, stream, options.envelope));
+    let app = &door.app;
+    let ticket = app.registry.enter(TRANSPORT, &door.stream.name)?;
+    let plan = Arc::clone(if options.envelope { &door.plan } else { &door.bare });
     let wire =
         Sse::new(Arc::clone(&plan.shape), options.variant, app.settings.compress.above_bytes);
 
@@ -70,7 +88,10 @@ async fn begin(
 /// Sees to it that the source listens, and that the last state of channels not heard yet is read.
 async fn listen(app: &App, filters: &Arc<[Filter]>, snapshot: bool) -> Result<(), Problem> {
     let listening = async {
-        app.hub.cover(filters).await?;
+        let stands = |filter: &Filter| app.standing.iter().any(|pattern| pattern.covers(filter));
+        if !filters.iter().all(stands) {
+            app.hub.cover(filters).await?;
+        }
         let Some(states) = app.states.as_ref().filter(|_| snapshot) else { return Ok(()) };
         let unheard = app.hub.unheard(filters).await?;
         if !unheard.is_empty()
@@ -85,7 +106,7 @@ async fn listen(app: &App, filters: &Arc<[Filter]>, snapshot: bool) -> Result<()
     Ok(())
 }
 
-fn plan(app: &App, stream: &Declared, envelope: bool) -> Plan {
+fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
     let outbox = &app.settings.outbox;
     let bytes = match stream.class {
         DeliveryClass::State => outbox.state_bytes,
@@ -93,8 +114,8 @@ fn plan(app: &App, stream: &Declared, envelope: bool) -> Plan {
     };
     Plan {
         stream: stream.name.clone(),
-        shape: Arc::clone(if envelope { &stream.shape } else { &stream.bare }),
-        outbox: OutboxSettings { class: stream.class, bytes },
+        shape: Arc::clone(shape),
+        outbox: OutboxSettings { class: stream.class, bytes, replay_bytes: outbox.replay_bytes },
         keep_alive: app.settings.server.keep_alive,
         metrics: Arc::clone(&app.metrics),
     }

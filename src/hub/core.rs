@@ -4,11 +4,11 @@
 //! here in one order, and each shard's deliveries keep that order, a subscriber gets its history
 //! up to a position and every live event after it: no gap, nothing twice.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -121,7 +121,7 @@ impl Core {
         let event = Arc::new(event);
         self.history.push(&event);
         self.snapshots.push(&event);
-        let mut wanted = vec![false; self.load.len()];
+        let mut wanted: SmallVec<[bool; 64]> = smallvec![false; self.load.len()];
         for counts in self.interest.matching(&event.channel) {
             wanted.iter_mut().zip(counts).for_each(|(wanted, count)| *wanted |= *count > 0);
         }
@@ -197,10 +197,7 @@ impl Core {
                 if !filters.iter().all(|filter| self.coverage.unbroken(filter, at.sequence)) {
                     GapReason::SourceReconnected
                 } else if let Missed::Events(missed) = self.history.after(at.sequence, filters) {
-                    let mut had = self.history.at_or_before(at.sequence, filters);
-                    had.extend(self.snapshots.of(filters));
-                    had.retain(|event| event.position.sequence <= at.sequence);
-                    return StartFrom::Resumed { missed, had };
+                    return StartFrom::Resumed { missed, had: self.had(at.sequence, filters) };
                 } else {
                     GapReason::HistoryEvicted
                 }
@@ -209,6 +206,17 @@ impl Core {
         };
         let gap = Gap { channels: filters.to_vec(), reason, position: self.position() };
         StartFrom::Broken(gap, latest())
+    }
+
+    /// The newest known event of each channel that a client at `sequence` has had, of the channels
+    /// it names: those are what can end a stream.
+    fn had(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
+        let exact = filters.iter().filter(|filter| matches!(filter, Filter::Exact(_)));
+        let exact: Vec<_> = exact.cloned().collect();
+        let mut had = self.history.at_or_before(sequence, &exact);
+        had.extend(self.snapshots.of(&exact));
+        had.retain(|event| event.position.sequence <= sequence);
+        had
     }
 
     /// A subscriber of `shard` is gone.
@@ -288,9 +296,9 @@ impl Core {
     }
 
     /// What has come out for each shard since the last call.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (usize, Vec<Delivery>)> {
+    pub(super) fn take(&mut self) -> Vec<(usize, Vec<Delivery>)> {
         let out = self.out.iter_mut().map(std::mem::take).enumerate();
-        out.filter(|(_, deliveries)| !deliveries.is_empty()).collect::<VecDeque<_>>().into_iter()
+        out.filter(|(_, deliveries)| !deliveries.is_empty()).collect()
     }
 
     pub(super) fn position(&self) -> Position {

@@ -4,14 +4,14 @@
 //! a *floor*: the highest sequence that may be missing. A client that stands at or above the floor
 //! can be resumed exactly; one below it is told of a gap. The oldest channels go first.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashlink::LinkedHashMap;
 use tokio::time::Instant;
 
+use super::names::Names;
 use crate::event::{Channel, Event, Filter};
 
 /// How much is kept.
@@ -31,7 +31,7 @@ pub(super) struct History {
     /// Least recently published first.
     rings: LinkedHashMap<Channel, Ring>,
     /// The same channels by name, for patterns.
-    names: BTreeSet<Channel>,
+    names: Names,
     bytes: usize,
     /// The highest sequence of a channel that is forgotten altogether.
     floor: u64,
@@ -55,7 +55,7 @@ pub(super) enum Missed<E> {
 
 impl History {
     pub(super) fn new(bounds: HistoryBounds) -> Self {
-        Self { bounds, rings: LinkedHashMap::new(), names: BTreeSet::new(), bytes: 0, floor: 0 }
+        Self { bounds, rings: LinkedHashMap::new(), names: Names::default(), bytes: 0, floor: 0 }
     }
 
     /// Keeps `event`, and lets go of what no longer fits.
@@ -134,14 +134,9 @@ impl History {
                 }
                 Filter::Pattern(pattern) => {
                     visit(None, self.floor);
-                    let prefix = pattern.prefix();
-                    let from = (Bound::Included(prefix), Bound::Unbounded);
-                    let names = self.names.range::<str, _>(from);
-                    for name in names.take_while(|name| name.as_str().starts_with(prefix)) {
-                        if let Some(ring) = self.rings.get(name).filter(|_| pattern.matches(name)) {
-                            visit(Some(ring), ring.floor);
-                        }
-                    }
+                    let rings =
+                        self.names.matching(pattern).filter_map(|name| self.rings.get(name));
+                    rings.for_each(|ring| visit(Some(ring), ring.floor));
                 }
             }
         }
@@ -185,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Epoch, Payload};
+    use crate::event::{ChannelPattern, Epoch, Payload};
 
     fn event(sequence: u64, name: &str) -> Arc<Event> {
         let position = Epoch::random().at(sequence);
@@ -211,7 +206,8 @@ mod tests {
                 history.push(event);
             }
             prop_assert!(history.bytes() <= bytes);
-            prop_assert_eq!(history.channels(), history.names.len());
+            let everything = ChannelPattern::new("*").unwrap();
+            prop_assert_eq!(history.channels(), history.names.matching(&everything).count());
 
             let filters: Vec<_> = filters.iter().map(|f| Filter::parse(f).unwrap()).collect();
             let expected: Vec<_> = all.iter()

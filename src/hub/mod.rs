@@ -6,7 +6,7 @@
 //!            └────── Demand ◄─────┘
 //! ```
 //!
-//! The hub knows neither brokers nor HTTP. One task owns [`core::Core`]; each shard is a task that
+//! The hub knows neither brokers nor HTTP. One task owns the state (`core.rs`); each shard is a task that
 //! alone owns its subscribers. Every queue between them is bounded: a full one makes the source
 //! wait, never a client, because a shard does not wait for clients.
 
@@ -16,6 +16,7 @@ mod demand;
 mod departures;
 mod history;
 mod inlet;
+mod names;
 mod shard;
 mod snapshot;
 mod subscriber;

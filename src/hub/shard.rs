@@ -80,8 +80,10 @@ impl Shard {
             tokio::select! {
                 Some(deliveries) = inbox.recv() => {
                     self.deliver(deliveries);
-                    // What waits already goes out with the same flush.
-                    while let Ok(more) = inbox.try_recv() {
+                    // What waits already goes out with the same flush; what comes in meanwhile
+                    // does not hold it up.
+                    for _ in 0..inbox.len() {
+                        let Ok(more) = inbox.try_recv() else { break };
                         self.deliver(more);
                     }
                 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::in_order;
-use super::topics::Topics;
+use super::names::Names;
 use crate::event::{Channel, ChannelPattern, Event, Filter};
 
 /// How much is kept.
@@ -39,6 +39,8 @@ pub(super) struct Snapshots {
     rules: Vec<KeyRule>,
     /// Least recently published first.
     channels: LinkedHashMap<Channel, Latest>,
+    /// The same channels by name, for patterns.
+    names: Names,
     bytes: usize,
 }
 
@@ -54,7 +56,7 @@ const KEYS_PER_CHANNEL: usize = 256;
 
 impl Snapshots {
     pub(super) fn new(bounds: SnapshotBounds, rules: Vec<KeyRule>) -> Self {
-        Self { bounds, rules, channels: LinkedHashMap::new(), bytes: 0 }
+        Self { bounds, rules, channels: LinkedHashMap::new(), names: Names::default(), bytes: 0 }
     }
 
     /// The newest event of a channel, whatever its key.
@@ -75,6 +77,7 @@ impl Snapshots {
             self.channels.to_back(&event.channel);
         } else {
             let by_key = SmallVec::from_iter([(key, Arc::clone(event))]);
+            self.names.insert(event.channel.clone());
             self.channels.insert(event.channel.clone(), Latest { by_key });
         }
         while self.bytes > self.bounds.bytes && self.forget_oldest() {}
@@ -90,21 +93,14 @@ impl Snapshots {
     /// The last events that `filters` let pass, oldest first.
     pub(super) fn of(&self, filters: &[Filter]) -> Vec<Arc<Event>> {
         let mut found = Vec::new();
-        let mut patterns = Topics::<()>::default();
+        let mut take = |channel: &Channel| {
+            found.extend(self.channels.get(channel).into_iter().flat_map(Latest::events));
+        };
         for filter in filters {
             match filter {
-                Filter::Exact(channel) => {
-                    found.extend(self.channels.get(channel).into_iter().flat_map(Latest::events));
-                }
-                Filter::Pattern(_) => {
-                    patterns.entry(filter);
-                }
+                Filter::Exact(channel) => take(channel),
+                Filter::Pattern(pattern) => self.names.matching(pattern).for_each(&mut take),
             }
-        }
-        if patterns.len() > 0 {
-            let channels = self.channels.iter();
-            let matching = channels.filter(|(name, _)| patterns.matching(name).next().is_some());
-            found.extend(matching.flat_map(|(_, latest)| latest.events()));
         }
         in_order(&mut found);
         found
@@ -124,7 +120,8 @@ impl Snapshots {
     }
 
     fn forget_oldest(&mut self) -> bool {
-        let Some((_, latest)) = self.channels.pop_front() else { return false };
+        let Some((channel, latest)) = self.channels.pop_front() else { return false };
+        self.names.remove(&channel);
         self.bytes -= latest.weight();
         true
     }

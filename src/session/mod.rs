@@ -19,6 +19,7 @@ mod start;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -45,7 +46,9 @@ pub struct Session {
     paced: Option<Box<Paced>>,
     /// An end that may still be taken back.
     ending: Option<Box<Ending>>,
-    keep_alive_at: Instant,
+    last_said: Instant,
+    /// The longest silence, of a length of its own.
+    silence: Duration,
     events: u64,
 }
 
@@ -67,16 +70,17 @@ impl Session {
         let (pipe, reader) = Pipe::new(&plan, Arc::clone(&filters));
         let paced = (options.pace != Pace::AsItComes)
             .then(|| Box::new(Paced::new(options.pace, plan.outbox)));
-        let keep_alive_at = Instant::now() + plan.jittered_keep_alive();
+        let silence = plan.jittered_keep_alive();
+        let last_said = Instant::now();
+        let ending = None;
         let session =
-            Self { plan, ticket, filters, pipe, paced, ending: None, keep_alive_at, events: 0 };
+            Self { plan, ticket, filters, pipe, paced, ending, last_said, silence, events: 0 };
         (session, reader)
     }
 
     /// An event in the stream's shape, and the end of the stream if it says so.
     fn event(&mut self, event: &Arc<Event>, now: Instant) {
-        let plan = Arc::clone(&self.plan);
-        let Some(shaped) = event.shaped(&*plan.shape) else { return };
+        let Some(shaped) = event.shaped(&*self.plan.shape) else { return };
         self.say(Outgoing::Event(Arc::clone(event)), now);
         match &shaped.end {
             Some(end) => self.end(end, event, now),
@@ -116,7 +120,7 @@ impl Session {
     }
 
     fn say(&mut self, outgoing: Outgoing, now: Instant) {
-        self.keep_alive_at = now + self.plan.jittered_keep_alive();
+        self.last_said = now;
         self.events += u64::from(matches!(outgoing, Outgoing::Event(_)));
         match &mut self.paced {
             Some(paced) => paced.push(outgoing, now, &self.pipe, &self.plan),
@@ -142,13 +146,13 @@ impl Session {
         if let Some(ending) = self.ending.take_if(|ending| ending.at <= now) {
             self.complete(&ending.end, &ending.event, now);
         }
-        if self.keep_alive_at <= now {
-            self.keep_alive_at = now + self.plan.jittered_keep_alive();
+        if self.last_said + self.silence <= now {
+            self.last_said = now;
             self.pipe.keep_alive(&self.plan);
         }
     }
 
-    fn stop(&mut self, retry: std::time::Duration, now: Instant) {
+    fn stop(&mut self, retry: Duration, now: Instant) {
         if let Some(paced) = self.paced.take() {
             paced.release_all(&self.pipe, &self.plan);
         }
@@ -160,6 +164,11 @@ impl Session {
 impl Subscriber for Session {
     fn receive(&mut self, signal: Signal<'_>, now: Instant) {
         if self.pipe.is_closed() {
+            return;
+        }
+        // What is still held back goes out; nothing comes after the end.
+        let closing = self.paced.as_ref().is_some_and(|paced| paced.is_closing());
+        if closing && !matches!(signal, Signal::Deadline | Signal::Stop { .. }) {
             return;
         }
         match signal {
@@ -179,7 +188,7 @@ impl Subscriber for Session {
     fn deadline(&self) -> Option<Instant> {
         let paced = self.paced.as_ref().and_then(|paced| paced.due());
         let ending = self.ending.as_ref().map(|ending| ending.at);
-        paced.into_iter().chain(ending).chain([self.keep_alive_at]).min()
+        paced.into_iter().chain(ending).chain([self.last_said + self.silence]).min()
     }
 }
 

@@ -13,6 +13,9 @@ pub struct OutboxSettings {
     pub class: DeliveryClass,
     /// The bound. One item is always taken in, however large.
     pub bytes: usize,
+    /// How much more what a client missed may take, so that it gets all of it. Beyond that the
+    /// session ends, and the client resumes from where it got to.
+    pub replay_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -20,6 +23,9 @@ pub(super) struct Outbox {
     settings: OutboxSettings,
     queue: VecDeque<Outgoing>,
     bytes: usize,
+    /// Whether what is pushed is what the client missed, and how many bytes of that wait.
+    replaying: bool,
+    replayed: usize,
     /// Whether an event gave way that was the newest of its channel, so that a gap is to be said.
     lossy: bool,
 }
@@ -37,17 +43,30 @@ pub(super) enum Pushed {
 
 impl Outbox {
     pub(super) fn new(settings: OutboxSettings) -> Self {
-        Self { settings, queue: VecDeque::new(), bytes: 0, lossy: false }
+        Self {
+            settings,
+            queue: VecDeque::new(),
+            bytes: 0,
+            replaying: false,
+            replayed: 0,
+            lossy: false,
+        }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing, shape: &dyn Shape) -> Pushed {
         let weight = outgoing.weight(shape);
-        let fits = self.queue.is_empty() || self.bytes + weight <= self.settings.bytes;
-        if !fits && self.settings.class == DeliveryClass::Log {
+        let (waiting, bound) = if self.replaying {
+            (self.replayed, self.settings.replay_bytes)
+        } else {
+            (self.bytes - self.replayed, self.settings.bytes)
+        };
+        let fits = self.queue.is_empty() || waiting + weight <= bound;
+        if !fits && (self.replaying || self.settings.class == DeliveryClass::Log) {
             return Pushed::Overflow;
         }
         self.queue.push_back(outgoing);
         self.bytes += weight;
+        self.replayed += if self.replaying { weight } else { 0 };
         if fits {
             return Pushed::Kept;
         }
@@ -57,14 +76,21 @@ impl Outbox {
         Pushed::Conflated(conflated + lost)
     }
 
+    /// From now on what is pushed is what the client missed, or no longer.
+    pub(super) fn replay(&mut self, replaying: bool) {
+        self.replaying = replaying;
+    }
+
     pub(super) fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
         self.bytes -= outgoing.weight(shape);
+        self.replayed = self.replayed.min(self.bytes);
         Some(outgoing)
     }
 
     pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
         self.bytes = 0;
+        self.replayed = 0;
         std::mem::take(&mut self.queue)
     }
 
@@ -95,6 +121,7 @@ impl Outbox {
             }
         }
         self.queue = kept;
+        self.replayed = self.replayed.min(self.bytes);
         before - self.queue.len()
     }
 
@@ -102,7 +129,7 @@ impl Outbox {
     /// ones.
     fn shed(&mut self, shape: &dyn Shape) -> usize {
         let before = self.queue.len();
-        let mut excess = self.bytes.saturating_sub(self.settings.bytes);
+        let mut excess = (self.bytes - self.replayed).saturating_sub(self.settings.bytes);
         let mut events = self.queue.iter().filter(|outgoing| may_give_way(outgoing, shape)).count();
         self.queue.retain(|outgoing| {
             let gives_way = excess > 0 && events > 1 && may_give_way(outgoing, shape);

@@ -65,6 +65,16 @@ impl Paced {
         }
     }
 
+    /// Whether nothing more is taken in.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// See [`Outbox::replay`].
+    pub(super) fn replay(&mut self, replaying: bool) {
+        self.held.replay(replaying);
+    }
+
     /// When [`Paced::release`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.held.is_empty() || self.closing.is_some()).then_some(self.next)

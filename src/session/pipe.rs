@@ -75,6 +75,11 @@ impl Pipe {
         }
     }
 
+    /// See [`Outbox::replay`].
+    pub(super) fn replay(&self, replaying: bool) {
+        self.state.lock().outbox.replay(replaying);
+    }
+
     /// Says that nothing happened, unless something still waits to be read.
     pub(super) fn keep_alive(&self, plan: &Plan) {
         if self.state.lock().outbox.is_empty() {

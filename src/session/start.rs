@@ -14,7 +14,20 @@ use crate::event::{End, Event, Position};
 impl Session {
     pub(super) fn start(&mut self, start: Start, now: Instant) {
         self.pipe.sit(start.seat);
-        match start.from {
+        self.replay(true);
+        self.begin(start.from, start.position, now);
+        self.replay(false);
+    }
+
+    fn replay(&mut self, replaying: bool) {
+        match &mut self.paced {
+            Some(paced) => paced.replay(replaying),
+            None => self.pipe.replay(replaying),
+        }
+    }
+
+    fn begin(&mut self, from: StartFrom, position: Position, now: Instant) {
+        match from {
             StartFrom::Resumed { missed, had } => {
                 if missed.is_empty() && self.is_over(&had, now) || self.was_over(&had) {
                     self.pipe.close(CloseReason::AlreadyOver);
@@ -33,14 +46,14 @@ impl Session {
             }
             StartFrom::Snapshot(latest) => {
                 let latest = self.for_this_stream(latest);
-                self.connected(false, latest.is_empty().then_some(start.position), now);
-                self.snapshot(&latest, start.position, now);
+                self.connected(false, latest.is_empty().then_some(position), now);
+                self.snapshot(&latest, position, now);
             }
             StartFrom::Broken(gap, latest) => {
                 let latest = self.for_this_stream(latest);
                 self.connected(false, None, now);
                 self.gap(&gap, latest.is_empty(), now);
-                self.snapshot(&latest, start.position, now);
+                self.snapshot(&latest, position, now);
             }
         }
     }
@@ -67,10 +80,10 @@ impl Session {
         }
     }
 
-    /// Those of `events` that the stream shows. A pattern may match more channels than an outbox
-    /// holds: then the newest that take half of it.
+    /// Those of `events` that the stream shows. A pattern may match more channels than can be
+    /// replayed: then the newest that take half of it.
     fn for_this_stream(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
-        let mut room = self.plan.outbox.bytes / 2;
+        let mut room = self.plan.outbox.replay_bytes / 2;
         let shown = events.into_iter().rev().filter(|e| e.shaped(&*self.plan.shape).is_some());
         let mut kept: Vec<_> = shown
             .enumerate()

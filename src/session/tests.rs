@@ -46,7 +46,7 @@ impl Fixture {
         let plan = Plan {
             stream: "test".to_owned(),
             shape: Arc::new(Plain),
-            outbox: OutboxSettings { class, bytes },
+            outbox: OutboxSettings { class, bytes, replay_bytes: 10_000 },
             keep_alive: Duration::from_secs(15),
             metrics: Arc::clone(&metrics),
         };

@@ -23,6 +23,7 @@ impl Settings {
             ("events.max_bytes", self.events.max_bytes),
             ("outbox.state_bytes", self.outbox.state_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
+            ("outbox.replay_bytes", self.outbox.replay_bytes),
             ("publish.max_events", self.publish.max_events),
             ("publish.max_body_bytes", self.publish.max_body_bytes),
         ];

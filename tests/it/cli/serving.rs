@@ -178,3 +178,25 @@ async fn the_demo_serves_its_page_and_streams_that_move() {
     }
     assert_eq!(process.stop().await, 0);
 }
+
+#[tokio::test]
+async fn a_job_of_many_reports_can_be_opened_late() {
+    const REPORTS: u32 = 5000;
+    let mut process = Process::start(&[], &[("SLUICE__HISTORY__EVENTS", "10000")]).await;
+    let reports: Vec<_> = (1..=REPORTS)
+        .map(|n| {
+            json!({"channel": "job_progress:job_1",
+                "data": {"status": "processing", "progress": f64::from(n) / 10_000.0}})
+        })
+        .collect();
+    for call in reports.chunks(1000) {
+        let publish = reqwest::Client::new().post(process.url("/api/publish")).json(call);
+        assert_eq!(within("publish", publish.send()).await.unwrap().status(), 202);
+    }
+    // Nobody has asked for the shape of these events before. In a process of its own, because
+    // shaping them all at once may take more stack than there is.
+    let path = "/api/stream/render-progress/job_1";
+    let mut late = EventSource::open(&process.url(path), None).await;
+    assert_eq!(late.data().await["progress"], 0.5);
+    assert_eq!(process.stop().await, 0);
+}

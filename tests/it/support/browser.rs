@@ -195,10 +195,9 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 struct Shared {
     target: Mutex<String>,
-    connections: AtomicUsize,
     /// What clients have sent, one entry per connection.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// How many bytes may still reach clients before their connections are cut; usize::MAX: all.
+    /// How many bytes may still reach clients before their connections are cut; `usize::MAX`: all.
     allowance: AtomicUsize,
 }
 
@@ -218,7 +217,7 @@ impl Proxy {
 
     /// Passes connections to come on to another gateway.
     pub(crate) fn aim(&self, target: &str) {
-        *self.shared.target.lock() = target.trim_start_matches("http://").to_owned();
+        target.trim_start_matches("http://").clone_into(&mut self.shared.target.lock());
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -245,11 +244,6 @@ impl Proxy {
             texts.flat_map(|text| text.split("\r\n\r\n").map(str::to_owned).collect::<Vec<_>>());
         heads.filter(|head| head.starts_with(&start)).collect()
     }
-
-    /// How many connections there have been.
-    pub(crate) fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Relaxed)
-    }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, cut: watch::Receiver<u64>) {
@@ -264,7 +258,6 @@ async fn relay(client: TcpStream, shared: Arc<Shared>, mut cut: watch::Receiver<
     cut.mark_unchanged();
     let target = shared.target.lock().clone();
     let Ok(server) = TcpStream::connect(target).await else { return };
-    shared.connections.fetch_add(1, Ordering::Relaxed);
     let index = {
         let mut sent = shared.sent.lock();
         sent.push(Vec::new());

@@ -148,7 +148,11 @@ fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
         .filters(&params, &standing)
         .map_err(|error| Failure::Usage(format!("stream {}: {error}", stream.name)))?;
 
-    let keys = StateKeys::new(&settings.redis.snapshot_keys);
+    // Only Redis has keys.
+    let keys = match settings.redis.url.as_str() {
+        "" => StateKeys::default(),
+        _ => StateKeys::new(&settings.redis.snapshot_keys),
+    };
     let mut lines = vec![
         format!("stream    {} ({})", stream.name, stream.path),
         format!("class     {}", stream.class.as_str()),
@@ -175,6 +179,12 @@ fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
     Ok(lines.join("\n"))
 }
 
+/// An error and what it comes from, down to the system's own word.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// `sluice publish`: hands one event to a running gateway and prints its answer.
 ///
 /// # Errors
@@ -185,7 +195,7 @@ pub async fn publish(
     json: &str,
     url: Option<&str>,
 ) -> Result<(), Failure> {
-    let fault = |error: reqwest::Error| Failure::Fault(error.to_string());
+    let fault = |error: reqwest::Error| Failure::Fault(with_causes(&error));
     let base = url.map_or_else(|| format!("http://{}", settings.server.bind), str::to_owned);
     let mut target =
         reqwest::Url::parse(&base).map_err(|error| Failure::Usage(format!("--url: {error}")))?;

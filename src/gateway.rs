@@ -12,9 +12,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::event::ChannelPattern;
 use crate::http::{self, App};
-use crate::hub::{HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, SnapshotBounds};
-use crate::session::Registry;
-use crate::settings::{RedisSection, Settings};
+use crate::hub::{
+    GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, SnapshotBounds,
+};
+use crate::session::{CloseReason, Registry};
+use crate::settings::{DeliveryClass, RedisSection, Settings};
 use crate::shutdown::Stop;
 use crate::source::{
     Backoff, Embedded, Publisher, RedisPubSub, RedisSettings, Source, StateKeys, supervise,
@@ -67,7 +69,7 @@ impl Gateway {
         let stop = Stop::new();
         let metrics = Arc::new(Metrics::new()?);
         metrics.watch_process()?;
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        begin_at_zero(&metrics);
 
         let streams = Streams::compile(&settings.stream);
         let redis = redis_source(&settings)?;
@@ -132,6 +134,24 @@ impl Gateway {
             self.stop.abort();
         }
         drained
+    }
+}
+
+/// Counters whose labels are known stand at zero from the start, so that their first increase is
+/// seen as one.
+fn begin_at_zero(metrics: &Metrics) {
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    for reason in GapReason::ALL {
+        metrics.gaps_total.with_label_values(&[reason.as_str()]).reset();
+    }
+    for reason in CloseReason::ALL {
+        metrics.sessions_closed_total.with_label_values(&[reason.as_str()]).reset();
+    }
+    for class in [DeliveryClass::State, DeliveryClass::Log] {
+        metrics.events_conflated_total.with_label_values(&[class.as_str()]).reset();
+    }
+    for reason in ["channel", "payload"] {
+        metrics.events_dropped_total.with_label_values(&[reason]).reset();
     }
 }
 

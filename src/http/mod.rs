@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::time::Instant;
@@ -85,6 +85,7 @@ pub fn routes(app: &Arc<App>) -> Router {
         })
         .layer(from_fn_with_state(Arc::clone(app), count))
         .layer(cors(&app.settings.server))
+        .layer(map_response(no_cors_for_strangers))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "this should not have happened; the log says more";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
@@ -112,7 +113,17 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Origins that are not listed get no CORS headers at all.
+/// The CORS layer leaves out only the one header that matters; a blocked origin gets none.
+async fn no_cors_for_strangers(mut response: Response) -> Response {
+    if !response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        let granted: Vec<_> = response.headers().keys().cloned().collect();
+        for name in granted.iter().filter(|name| name.as_str().starts_with("access-control-")) {
+            response.headers_mut().remove(name);
+        }
+    }
+    response
+}
+
 fn cors(settings: &ServerSettings) -> CorsLayer {
     let cors = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

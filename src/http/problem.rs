@@ -1,7 +1,9 @@
 //! Failures outside streams: `application/problem+json` (RFC 9457). The one place that decides
 //! which failure has which status.
 
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{
+    BytesRejection, PathRejection, QueryRejection, RawPathParamsRejection,
+};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -87,8 +89,13 @@ impl From<PayloadError> for Problem {
     }
 }
 
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
-    }
+macro_rules! rejections {
+    ($($rejection:ty),*) => {$(
+        impl From<$rejection> for Problem {
+            fn from(rejection: $rejection) -> Self {
+                Self::new(rejection.status(), rejection.body_text())
+            }
+        }
+    )*};
 }
+rejections!(BytesRejection, PathRejection, QueryRejection, RawPathParamsRejection);

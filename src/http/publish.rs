@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -35,14 +35,15 @@ const MOST_ID_BYTES: usize = 256;
 /// The body is the payload. `?id=` or `Idempotency-Key` makes it idempotent.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
-    Path(channel): Path<String>,
-    Query(one): Query<One>,
+    channel: Result<Path<String>, PathRejection>,
+    one: Result<Query<One>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     authorise(&app, &headers)?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    let id = one.id.or_else(|| key.map(str::to_owned));
+    let Path(channel) = channel?;
+    let id = one?.0.id.or_else(|| key.map(str::to_owned));
     let publication = read(&app, &channel, &body?, id)?;
     publish(&app, vec![publication]).await
 }

@@ -1,11 +1,14 @@
 //! The accept loop: one task a connection, with limits and time-outs, and a way to end them.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -13,6 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use super::App;
 use crate::shutdown::Stop;
@@ -74,12 +79,41 @@ async fn connection(
         tracing::debug!(%error, "TCP_NODELAY");
     }
     app.metrics.connections.inc();
-    let service = TowerToHyperService::new(router);
+    let asked = Arc::new(AtomicBool::new(false));
+    let too_slow = CancellationToken::new();
+    let (note, laggard) = (Arc::clone(&asked), Laggard(too_slow.clone()));
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        note.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(laggard.clone());
+        request
+    });
+    let service = TowerToHyperService::new(service);
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
+    // hyper's own time-out begins only when it knows which HTTP is spoken.
+    let silent = async {
+        sleep(app.settings.server.header_timeout).await;
+        if asked.load(Ordering::Relaxed) {
+            pending::<()>().await;
+        }
+    };
+    // Whoever comes while the gateway stops is answered first.
+    let stopped = async {
+        if app.stop.is_requested() {
+            pending::<()>().await;
+        }
+        app.stop.requested().await;
+    };
+    // It still gets what waits for it, if it reads now.
+    let lagging = async {
+        too_slow.cancelled().await;
+        sleep(LAST_CHANCE).await;
+    };
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = app.stop.requested() => {
+        () = silent => Ok(()),
+        () = lagging => Ok(()),
+        () = stopped => {
             // Finishes what is under way: streams end by themselves, each at its moment.
             served.as_mut().graceful_shutdown();
             served.await
@@ -90,6 +124,13 @@ async fn connection(
     }
     app.metrics.connections.dec();
 }
+
+/// Marks a connection whose client reads too slowly: it is cut.
+#[derive(Debug, Clone)]
+pub(super) struct Laggard(pub(super) CancellationToken);
+
+/// How long a client that was too slow may take for what still waits for it.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// Without file descriptors, accepting fails at once, again and again.
 async fn pause_after(error: &io::Error) {

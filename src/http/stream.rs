@@ -4,15 +4,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::options::StreamOptions;
 use super::problem::Problem;
+use super::serve::Laggard;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
@@ -45,20 +49,22 @@ impl StreamDoor {
 
 pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
-    path: RawPathParams,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     RawQuery(query): RawQuery,
+    Extension(Laggard(too_slow)): Extension<Laggard>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
     if app.stop.is_requested() {
         return Err(Stopped.into());
     }
+    let path = path?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
     let asked = StreamOptions::read(stream, &params, &headers)
         .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
-        Ok((options, filters)) => begin(&door, options, filters).await,
+        Ok((options, filters)) => begin(&door, options, filters, too_slow).await,
         Err(error) => refuse(app, stream, &error),
     }
 }
@@ -67,6 +73,7 @@ async fn begin(
     door: &StreamDoor,
     options: StreamOptions,
     filters: Arc<[Filter]>,
+    too_slow: CancellationToken,
 ) -> Result<Response, Problem> {
     let app = &door.app;
     let ticket = app.registry.enter(TRANSPORT, &door.stream.name)?;
@@ -75,8 +82,8 @@ async fn begin(
         Sse::new(Arc::clone(&plan.shape), options.variant, app.settings.compress.above_bytes);
 
     listen(app, &filters, options.snapshot).await?;
-    let paced = Options { pace: options.pace };
-    let (session, reader) = Session::new(plan, ticket, Arc::clone(&filters), paced);
+    let own = Options { pace: options.pace, too_slow };
+    let (session, reader) = Session::new(plan, ticket, Arc::clone(&filters), own);
     let (subscriber, resume, snapshot) = (Box::new(session), options.resume, options.snapshot);
     app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
     match reader.opening().await {

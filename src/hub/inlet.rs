@@ -46,6 +46,7 @@ impl Inlet {
     ) -> Self {
         let received = metrics.events_received_total.with_label_values(&[source]);
         let metrics = Arc::clone(metrics);
+        metrics.source_up.with_label_values(&[source]).set(0);
         Self {
             hub,
             source,

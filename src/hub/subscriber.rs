@@ -101,6 +101,10 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] =
+        [Self::SourceReconnected, Self::HistoryEvicted, Self::UnknownPosition, Self::SlowConsumer];
+
     /// The name on the wire and in the metrics.
     pub fn as_str(self) -> &'static str {
         match self {

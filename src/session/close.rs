@@ -18,6 +18,16 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::AlreadyOver,
+        Self::ClientGone,
+        Self::SlowConsumer,
+        Self::ServerStopping,
+        Self::Aborted,
+    ];
+
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {

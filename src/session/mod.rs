@@ -67,7 +67,7 @@ impl Session {
         filters: Arc<[Filter]>,
         options: Options,
     ) -> (Self, PipeReader) {
-        let (pipe, reader) = Pipe::new(&plan, Arc::clone(&filters));
+        let (pipe, reader) = Pipe::new(&plan, Arc::clone(&filters), options.too_slow);
         let paced = (options.pace != Pace::AsItComes)
             .then(|| Box::new(Paced::new(options.pace, plan.outbox)));
         let silence = plan.jittered_keep_alive();

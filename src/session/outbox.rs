@@ -11,7 +11,7 @@ use crate::settings::DeliveryClass;
 pub struct OutboxSettings {
     /// The policy.
     pub class: DeliveryClass,
-    /// The bound. One item is always taken in, however large.
+    /// The bound. One event is always taken in, however large.
     pub bytes: usize,
     /// How much more what a client missed may take, so that it gets all of it. Beyond that the
     /// session ends, and the client resumes from where it got to.
@@ -60,7 +60,7 @@ impl Outbox {
         } else {
             (self.bytes - self.replayed, self.settings.bytes)
         };
-        let fits = self.queue.is_empty() || waiting + weight <= bound;
+        let fits = waiting + weight <= bound || !self.queue.iter().any(is_event);
         if !fits && (self.replaying || self.settings.class == DeliveryClass::Log) {
             return Pushed::Overflow;
         }
@@ -143,6 +143,10 @@ impl Outbox {
         });
         before - self.queue.len()
     }
+}
+
+fn is_event(outgoing: &Outgoing) -> bool {
+    matches!(outgoing, Outgoing::Event(_) | Outgoing::Snapshot { .. } | Outgoing::Batch(_))
 }
 
 fn may_give_way(outgoing: &Outgoing, shape: &dyn Shape) -> bool {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::outbox::{Outbox, Pushed};
 use super::{CloseReason, Outgoing, Plan};
@@ -20,6 +21,7 @@ pub(super) struct Pipe {
     state: Mutex<State>,
     ready: Notify,
     filters: Arc<[Filter]>,
+    too_slow: CancellationToken,
     waiting_bytes: IntGauge,
 }
 
@@ -44,12 +46,17 @@ pub enum Opening {
 }
 
 impl Pipe {
-    pub(super) fn new(plan: &Plan, filters: Arc<[Filter]>) -> (Arc<Self>, PipeReader) {
+    pub(super) fn new(
+        plan: &Plan,
+        filters: Arc<[Filter]>,
+        too_slow: CancellationToken,
+    ) -> (Arc<Self>, PipeReader) {
         let outbox = Outbox::new(plan.outbox);
         let pipe = Arc::new(Self {
             state: Mutex::new(State { outbox, closed: None, seat: None }),
             ready: Notify::new(),
             filters,
+            too_slow,
             waiting_bytes: plan.metrics.outbox_bytes.clone(),
         });
         (Arc::clone(&pipe), PipeReader(pipe))
@@ -71,7 +78,10 @@ impl Pipe {
         match pushed {
             Pushed::Kept => {}
             Pushed::Conflated(count) => plan.count_conflated(count),
-            Pushed::Overflow => state.closed = Some(CloseReason::SlowConsumer),
+            Pushed::Overflow => {
+                drop(state);
+                self.close(CloseReason::SlowConsumer);
+            }
         }
     }
 
@@ -89,7 +99,10 @@ impl Pipe {
 
     /// Nothing more is taken in; the reader still gets what waits.
     pub(super) fn close(&self, reason: CloseReason) {
-        self.state.lock().closed.get_or_insert(reason);
+        let closed = *self.state.lock().closed.get_or_insert(reason);
+        if closed == CloseReason::SlowConsumer {
+            self.too_slow.cancel();
+        }
     }
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {

@@ -1,7 +1,9 @@
-//! What all sessions of one declared stream share, and what one client may choose.
+//! What all sessions of one declared stream share, and what is one client's own.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::{OutboxSettings, Pace};
 use crate::event::Shape;
@@ -22,11 +24,13 @@ pub struct Plan {
     pub metrics: Arc<Metrics>,
 }
 
-/// What a client chose.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is one client's own.
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// How fast it wants its events.
     pub pace: Pace,
+    /// Cancelled when the client reads too slowly, so that its connection can be cut.
+    pub too_slow: CancellationToken,
 }
 
 impl Plan {

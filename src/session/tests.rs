@@ -51,7 +51,8 @@ impl Fixture {
             metrics: Arc::clone(&metrics),
         };
         let filters = Arc::from([Filter::parse("a:*").unwrap()]);
-        let (session, reader) = Session::new(Arc::new(plan), ticket, filters, Options { pace });
+        let (session, reader) =
+            Session::new(Arc::new(plan), ticket, filters, Options { pace, ..Options::default() });
         Self { session, reader, metrics, epoch: Epoch::random(), sequence: 0 }
     }
 

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::path::Path;
 
-use config::{Config, ConfigError, Environment, File, FileFormat, Value, ValueKind};
 use serde::Deserialize;
+use toml::{Table, Value};
 
+use super::environment;
 use super::{DEFAULTS, Settings};
 
 /// One thing that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// The key, such as `server.bind`; empty when it is about a file as a whole.
+    /// The key, such as `server.bind`, or the name of a file.
     pub key: String,
     /// What is wrong.
     pub message: String,
@@ -30,9 +31,6 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() {
-            return f.write_str(&self.message);
-        }
         write!(f, "{}: {}", self.key, self.message)
     }
 }
@@ -44,23 +42,29 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Values of a wrong type that are looked for at most, one reading each.
-const MOST_FAULTS: usize = 64;
+/// Values that cannot be read are looked for so many times at most, one reading each.
+const MOST_READINGS: usize = 64;
 
 impl Settings {
-    /// Reads the defaults, then `file`, then `environment` (pairs of name and value; those that do
-    /// not start with `SLUICE__` are left alone), and checks the whole.
+    /// Reads the defaults, then `file`, then `variables` of the environment (those that do not
+    /// start with `SLUICE__` are left alone), and checks the whole.
     ///
     /// # Errors
     /// All that is wrong: unknown keys, values of a wrong type, values that make no sense.
     pub fn load(
         file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let layers =
-            Layers::read(file, environment).map_err(|error| Faults(vec![fault(&error)]))?;
+        let defaults =
+            parse(DEFAULTS, "config/default.toml").map_err(|fault| Faults(vec![fault]))?;
+        let mut merged = defaults.clone();
+        if let Some(file) = file {
+            merge(&mut merged, read(file).map_err(|fault| Faults(vec![fault]))?);
+        }
+        merge(&mut merged, environment::table(variables, &defaults));
+
         let mut faults = Vec::new();
-        let settings = layers.settings(&mut faults);
+        let settings = collect(merged, &defaults, &mut faults);
         if let Some(settings) = &settings {
             faults.extend(settings.validate());
         }
@@ -70,90 +74,93 @@ impl Settings {
     }
 }
 
-struct Layers {
-    defaults: Config,
-    merged: Config,
+fn read(file: &Path) -> Result<Table, Fault> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| Fault::new(&name, error))?;
+    parse(&text, &name)
 }
 
-impl Layers {
-    fn read(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
-        let embedded = || File::from_str(DEFAULTS, FileFormat::Toml);
-        let defaults = Config::builder().add_source(embedded()).build()?;
-        let mut merged = Config::builder().add_source(embedded());
-        if let Some(file) = file {
-            merged = merged.add_source(File::from(file).format(FileFormat::Toml));
-        }
-        let mut variables = Environment::with_prefix("SLUICE")
-            .prefix_separator("__")
-            .separator("__")
-            .list_separator(",")
-            .try_parsing(true)
-            .source(Some(environment.into_iter().collect()));
-        for key in lists(&defaults.cache, String::new()) {
-            variables = variables.with_list_parse_key(&key);
-        }
-        Ok(Self { defaults, merged: merged.add_source(variables).build()? })
-    }
+/// The line at fault is named, not shown: it may hold a secret.
+fn parse(text: &str, name: &str) -> Result<Table, Fault> {
+    text.parse::<Table>().map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        Fault::new(format!("{name}, line {line}"), error.message())
+    })
+}
 
-    /// Reads the settings; a value that cannot be read is noted, put back to its default, and
-    /// reading goes on, so that every fault is found.
-    fn settings(&self, faults: &mut Vec<Fault>) -> Option<Settings> {
-        let mut merged = self.merged.clone();
-        for _ in 0..MOST_FAULTS {
-            let mut track = serde_path_to_error::Track::new();
-            let mut unknown = Vec::new();
-            let reader = serde_path_to_error::Deserializer::new(merged.clone(), &mut track);
-            let mut note = |path: serde_ignored::Path<'_>| {
-                unknown.push(Fault::new(path.to_string(), "unknown key"));
-            };
-            let read = serde_ignored::Deserializer::new(reader, &mut note);
-            let error = match Settings::deserialize(read) {
-                Ok(settings) => {
-                    faults.extend(unknown);
-                    return Some(settings);
-                }
-                Err(error) => error,
-            };
-            let key = track.path().to_string();
-            faults.push(Fault::new(key.clone(), reason(&error)));
-            let default = self.defaults.get::<Value>(&key).ok()?;
-            let builder = Config::builder().add_source(merged).set_override(&key, default).ok()?;
-            merged = builder.build().ok()?;
+/// Puts `above` over `below`; tables are merged, everything else is replaced.
+fn merge(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                below.insert(key, value);
+            }
         }
-        None
     }
 }
 
-/// The keys of lists, which the environment writes with commas.
-fn lists(value: &Value, path: String) -> Vec<String> {
-    match &value.kind {
-        ValueKind::Array(_) => vec![path],
-        ValueKind::Table(table) => {
-            let below = table.iter().flat_map(|(key, value)| {
-                let dot = if path.is_empty() { "" } else { "." };
-                lists(value, format!("{path}{dot}{key}"))
-            });
-            below.collect()
-        }
-        _ => Vec::new(),
+/// Reads the settings. What cannot be read is noted and put back to its default, or taken out if
+/// it has none, and reading goes on, so that every fault is found.
+fn collect(mut merged: Table, defaults: &Table, faults: &mut Vec<Fault>) -> Option<Settings> {
+    for _ in 0..MOST_READINGS {
+        let mut track = serde_path_to_error::Track::new();
+        let mut unknown = Vec::new();
+        let mut note = |path: serde_ignored::Path<'_>| {
+            // What stands in an optional value is written `key.?.below`.
+            let key = path.to_string().replace(".?", "");
+            unknown.push(Fault::new(key, "unknown key"));
+        };
+        let reader = serde_path_to_error::Deserializer::new(merged.clone(), &mut track);
+        let error = match Settings::deserialize(serde_ignored::Deserializer::new(reader, &mut note))
+        {
+            Ok(settings) => {
+                faults.extend(unknown);
+                return Some(settings);
+            }
+            Err(error) => error,
+        };
+        let path = track.path();
+        let keys: Vec<_> = path.iter().map_while(key).collect();
+        let holds_secrets = matches!(keys.first(), Some(&("redis" | "publish")));
+        let message = error.message();
+        let message = if holds_secrets { without_text(message) } else { message.to_owned() };
+        faults.push(Fault::new(path.to_string(), message));
+        put_back(&mut merged, defaults, &keys)?;
+    }
+    None
+}
+
+/// The message without the text it is about, which may be a secret.
+fn without_text(message: &str) -> String {
+    let quoted = message.find("string \"").zip(message.rfind("\", expected"));
+    match quoted.and_then(|(from, to)| Some((message.get(..from)?, message.get(to + 1..)?))) {
+        Some((before, after)) => format!("{before}string{after}"),
+        None => message.to_owned(),
     }
 }
 
-fn fault(error: &ConfigError) -> Fault {
-    Fault::new("", error)
+fn key(segment: &serde_path_to_error::Segment) -> Option<&str> {
+    match segment {
+        serde_path_to_error::Segment::Map { key } => Some(key),
+        _ => None,
+    }
 }
 
-/// The message without the key, which stands before it already.
-fn reason(error: &ConfigError) -> String {
-    match error {
-        ConfigError::At { error, .. } => reason(error),
-        ConfigError::Type { unexpected, expected, origin, .. } => {
-            let origin = origin.as_ref().map(|origin| format!(" in {origin}")).unwrap_or_default();
-            format!("expected {expected}, found {unexpected}{origin}")
-        }
-        other => other.to_string(),
+/// `None` when nothing was changed.
+fn put_back(table: &mut Table, defaults: &Table, keys: &[&str]) -> Option<()> {
+    let (first, rest) = keys.split_first()?;
+    let default = defaults.get(*first);
+    if let Some(Value::Table(below)) = table.get_mut(*first)
+        && !rest.is_empty()
+    {
+        let none = Table::new();
+        return put_back(below, default.and_then(Value::as_table).unwrap_or(&none), rest);
     }
+    match default {
+        Some(default) => table.insert((*first).to_owned(), default.clone()),
+        None => table.remove(*first),
+    };
+    Some(())
 }

@@ -3,6 +3,8 @@
 //! `config/default.toml` is embedded and documents every key where it stands, so the manual and
 //! the defaults are one file. Whatever is wrong is reported all at once, each with its key.
 
+mod environment;
+mod list;
 mod load;
 mod stream;
 mod validate;
@@ -50,6 +52,7 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
     pub shards: usize,
+    #[serde(with = "list")]
     pub cors_origins: Vec<String>,
     pub cors_credentials: bool,
     pub role: String,
@@ -81,6 +84,7 @@ pub struct RedisSection {
     pub username: String,
     pub password: String,
     pub ca_file: PathBuf,
+    #[serde(with = "list")]
     pub patterns: Vec<String>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,

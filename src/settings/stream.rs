@@ -12,12 +12,12 @@ pub struct StreamSettings {
     #[serde(default = "yes")]
     pub enabled: bool,
     pub path: String,
-    #[serde(default)]
+    #[serde(default, with = "super::list")]
     pub channels: Vec<String>,
     pub channels_from: Option<String>,
-    #[serde(default)]
+    #[serde(default, with = "super::list")]
     pub allow: Vec<String>,
-    #[serde(default)]
+    #[serde(default, with = "super::list")]
     pub required: Vec<String>,
     #[serde(default)]
     pub shape: ShapeName,
@@ -73,7 +73,7 @@ impl DeliveryClass {
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct EndSettings {
     pub when: BTreeMap<String, Condition>,
-    #[serde(default)]
+    #[serde(default, with = "super::list")]
     pub channels: Vec<String>,
     #[serde(default, with = "humantime_serde")]
     pub grace: Duration,

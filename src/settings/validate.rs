@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Fault, RedisSection, Settings, StreamSettings};
 use crate::event::{ChannelPattern, Filter};
 
+/// Connections and streams that can be counted.
+const MOST_CONNECTIONS: usize = 100_000_000;
+
 impl Settings {
     /// Whether events can be published: on a loopback address, or with a key.
     pub fn publish_open(&self) -> bool {
@@ -29,10 +32,42 @@ impl Settings {
         ];
         let zero = positive.into_iter().filter(|(_, value)| *value == 0);
         faults.extend(zero.map(|(key, _)| Fault::new(key, "must be at least 1")));
+        for (key, count) in [
+            ("server.max_connections", self.server.max_connections),
+            ("server.max_streams", self.server.max_streams),
+        ] {
+            if count > MOST_CONNECTIONS {
+                faults.push(Fault::new(key, format!("must be at most {MOST_CONNECTIONS}")));
+            }
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            faults.push(Fault::new("log.level", error));
+        }
+        self.check_paths(&mut faults);
         for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {
             stream.check(&format!("stream.{name}"), &mut faults);
         }
         faults
+    }
+
+    /// No two streams may answer one URL, nor a stream what the gateway answers itself.
+    fn check_paths(&self, faults: &mut Vec<Fault>) {
+        let mut router = matchit::Router::new();
+        let own = [
+            ("/publish", "publish"),
+            ("/publish/{*channel}", "publish"),
+            ("/realtime/stats", "stats"),
+        ];
+        let streams = self.stream.iter().filter(|(_, stream)| stream.enabled);
+        let streams = streams.map(|(name, stream)| (stream.path.as_str(), name.as_str()));
+        // Those of the defaults first: the other one is at fault.
+        let (known, other): (Vec<_>, Vec<_>) =
+            streams.partition(|(path, _)| super::DEFAULTS.contains(&format!("path = \"{path}\"")));
+        for (path, name) in own.into_iter().chain(known).chain(other) {
+            if let Err(error) = router.insert(path, ()) {
+                faults.push(Fault::new(format!("stream.{name}.path"), error));
+            }
+        }
     }
 
     fn check_server(&self, faults: &mut Vec<Fault>) {

@@ -1,8 +1,11 @@
-//! The one connection to Redis: what arrives on it stands in one queue, in its order.
+//! The link to Redis: what arrives on it stands in one queue, in its order.
 //!
-//! The connection speaks RESP3, so subscriptions, keys and publishes share it. Redis answers in
-//! order: when a key has been read, every message published before it was set is in the queue
+//! All subscriptions and the reading of keys share one connection, which speaks RESP3. Redis answers
+//! in order: when a key has been read, every message published before it was set is in the queue
 //! already. That is what lets a snapshot be told from an event that follows it.
+//!
+//! Publishing has a connection of its own: a transaction that publishes to its own connection gets
+//! the messages mixed into its reply (Redis 7.0), and both are lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +33,7 @@ pub(super) enum Item {
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
+    pub(super) publishing: MultiplexedConnection,
     queue: mpsc::Sender<Item>,
 }
 
@@ -61,14 +65,15 @@ impl Link {
         let pushes = (sender.clone(), Arc::clone(&waiting));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.timeout))
-            .set_response_timeout(Some(settings.timeout))
-            .set_push_sender(move |push| {
-                let (queue, waiting) = &pushes;
-                waiting.add(push, queue);
-                Ok::<(), ()>(())
-            });
+            .set_response_timeout(Some(settings.timeout));
+        let publishing = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let config = config.set_push_sender(move |push| {
+            let (queue, waiting) = &pushes;
+            waiting.add(push, queue);
+            Ok::<(), ()>(())
+        });
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok((Self { connection, queue: sender }, Arrivals { queue, waiting }))
+        Ok((Self { connection, publishing, queue: sender }, Arrivals { queue, waiting }))
     }
 
     /// Puts states that were read behind all that arrived before them, and waits until they have

@@ -35,7 +35,7 @@ static PUBLISH_ONCE: LazyLock<Script> = LazyLock::new(|| {
 #[async_trait]
 impl Publisher for RedisPublisher {
     async fn publish(&self, publications: Vec<Publication>) -> Result<usize, PublishError> {
-        let mut connection = self.link.get().ok_or(PublishError::Unavailable)?.connection;
+        let mut connection = self.link.get().ok_or(PublishError::Unavailable)?.publishing;
         if publications.iter().any(|publication| publication.id.is_some()) {
             let mut script = PUBLISH_ONCE.prepare_invoke();
             script.arg(u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1));

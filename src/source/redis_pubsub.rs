@@ -1,5 +1,5 @@
-//! Redis Pub/Sub: patterns from the settings at all times, exact channels on demand, everything on
-//! one connection.
+//! Redis Pub/Sub: patterns from the settings at all times, exact channels on demand, all
+//! subscriptions on one connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -223,7 +223,7 @@ impl Source for RedisPubSub {
                     if probe_sent.replace(Instant::now()).is_some() {
                         return Err(SourceError::Wedged);
                     }
-                    operations.push(Box::pin(send_probe(link.connection.clone(), self.probe.clone())));
+                    operations.push(Box::pin(send_probe(link.publishing.clone(), self.probe.clone())));
                 }
             }
         }

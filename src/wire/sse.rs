@@ -38,7 +38,7 @@ impl Sse {
     }
 
     fn data(&self, shaped: &Shaped, position: Option<Position>) -> Frame {
-        let name = shaped.kind.as_deref().filter(|_| self.variant.named);
+        let name = shaped.kind.as_deref().filter(|name| self.variant.named && !is_ours(name));
         Frame::new(write(name, position, &self.compress(&shaped.json)).as_bytes())
     }
 
@@ -119,6 +119,11 @@ fn hello(connected: &Connected) -> String {
         "recovered": connected.recovered,
     })
     .to_string()
+}
+
+/// Names that end a stream or speak of it: no payload may take them.
+fn is_ours(name: &str) -> bool {
+    matches!(name, "complete" | "error" | "gap")
 }
 
 /// One event. An empty line ends it. A name with a line break in it is left out.

@@ -62,6 +62,11 @@ impl Event {
         self.shapes.get(shape, self)
     }
 
+    /// Whether the event has been given this shape before.
+    pub fn has_shape(&self, shape: &dyn Shape) -> bool {
+        self.shapes.holds(shape.id())
+    }
+
     /// About how many bytes the event holds in memory, an encoded frame included.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 256;

@@ -1,6 +1,7 @@
 //! What becomes of an event on one kind of stream. Computed once per event and shape, not per client.
 
 use std::fmt;
+use std::iter::successors;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -69,6 +70,11 @@ struct Entry {
 }
 
 impl ShapeCache {
+    pub(super) fn holds(&self, shape: ShapeId) -> bool {
+        let entries = successors(self.0.get(), |entry| entry.next.0.get());
+        entries.into_iter().any(|entry| entry.shape == shape)
+    }
+
     pub(super) fn get(&self, shape: &dyn Shape, event: &Event) -> Option<&Shaped> {
         let mut slot = self;
         loop {

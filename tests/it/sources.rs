@@ -95,7 +95,7 @@ async fn everything_missed_is_replayed_even_if_it_is_more_than_an_outbox_holds()
         let missed: Vec<u64> = (1..=250).collect();
         let events =
             missed.iter().map(|n| json!({"channel": "campaign_metrics:c1", "data": {"n": n}}));
-        let body = Value::from_iter(events).to_string();
+        let body = events.collect::<Value>().to_string();
         assert_eq!(gateway.post("/api/publish", body).send().await.unwrap().status(), 202);
         wait_for("events", async || gateway.metric("sluice_history_bytes").await > 250.0 * 256.0)
             .await;

@@ -1,5 +1,7 @@
 //! `video_render_progress` events from what render workers, jobs and tasks publish.
 
+use std::iter::successors;
+
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -81,8 +83,19 @@ fn stage(job: &Job<'_>) -> &'static str {
 /// When and at which progress the present run of the job began: with the first event that is still
 /// known, or with the last that went back.
 fn run(event: &Event, shape: &dyn Shape, progress: f64) -> (Instant, f64) {
+    shape_oldest_first(event, shape);
     let began = event.previous.upgrade().and_then(|previous| previous.shaped(shape)?.run);
     began.filter(|(_, start)| *start <= progress).unwrap_or((event.received, progress))
+}
+
+/// Shapes what came before, from its beginning on: asked from the end, each would ask the one
+/// before it, as deep as the history is long.
+fn shape_oldest_first(event: &Event, shape: &dyn Shape) {
+    let next = |event: &Event| event.previous.upgrade().filter(|event| !event.has_shape(shape));
+    let before: Vec<_> = successors(next(event), |event| next(event)).collect();
+    for event in before.iter().rev() {
+        event.shaped(shape);
+    }
 }
 
 /// By the rate since the run began; 0 when there is no rate to go by.

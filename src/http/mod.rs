@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-pub use serve::serve;
+pub use serve::{over, serve};
 pub use stream::parse_query;
 
 use crate::event::ChannelPattern;

@@ -27,10 +27,7 @@ use crate::shutdown::Stop;
 pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
     let permits = Arc::new(Semaphore::new(app.settings.server.max_connections));
     let builder = builder(&app);
-    let over = async {
-        app.stop.requested().await;
-        app.registry.emptied().await;
-    };
+    let over = over(Arc::clone(&app));
     tokio::pin!(over);
     loop {
         // Held by the connection's task; without one left, new connections wait in the kernel.
@@ -53,6 +50,12 @@ pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
             Err(error) => pause_after(&error).await,
         }
     }
+}
+
+/// Resolves when the gateway stops and the last stream has ended.
+pub async fn over(app: Arc<App>) {
+    app.stop.requested().await;
+    app.registry.emptied().await;
 }
 
 fn builder(app: &App) -> Builder<OnStop> {

@@ -79,7 +79,8 @@ impl Settings {
         }
         for origin in server.cors_origins.iter().filter(|origin| *origin != "*") {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
+            let graphic = |host: &str| host.chars().all(|c| c.is_ascii_graphic() && c != '/');
+            if host.is_none_or(|host| host.is_empty() || !graphic(host)) {
                 let message =
                     format!("{origin:?} is not an origin such as \"https://app.example\"");
                 faults.push(Fault::new("server.cors_origins", message));
@@ -90,6 +91,11 @@ impl Settings {
         }
         if server.keep_alive < Duration::from_secs(1) {
             faults.push(Fault::new("server.keep_alive", "must be at least 1s"));
+        }
+        for (key, time) in
+            [("server.keep_alive", server.keep_alive), ("server.drain", server.drain)]
+        {
+            check_time(key, time, faults);
         }
     }
 
@@ -112,6 +118,9 @@ impl Settings {
             let message = "must be above 0s and at most redis.backoff_most";
             faults.push(Fault::new("redis.backoff_least", message));
         }
+        if !redis.ca_file.as_os_str().is_empty() && !redis.ca_file.is_file() {
+            faults.push(Fault::new("redis.ca_file", "there is no such file"));
+        }
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
         }
@@ -127,7 +136,7 @@ impl RedisSection {
 
 impl StreamSettings {
     fn check(&self, at: &str, faults: &mut Vec<Fault>) {
-        let well_formed = self.path.starts_with("/stream")
+        let well_formed = (self.path == "/stream" || self.path.starts_with("/stream/"))
             && self.path.split('/').skip(1).all(|part| {
                 let name = part.strip_prefix('{').map_or(Some(part), |name| name.strip_suffix('}'));
                 name.is_some_and(|name| !name.is_empty() && !name.contains(['{', '}', '*']))
@@ -145,6 +154,7 @@ impl StreamSettings {
             faults.push(Fault::new(format!("{at}.allow"), message));
         }
         check_patterns(&format!("{at}.allow"), &self.allow, faults);
+        check_time(&format!("{at}.batch"), self.batch, faults);
         for template in &self.channels {
             self.check_template(&format!("{at}.channels"), template, faults);
         }
@@ -153,6 +163,7 @@ impl StreamSettings {
                 faults.push(Fault::new(format!("{at}.end"), "`when` names no field"));
             }
             check_patterns(&format!("{at}.end.channels"), &end.channels, faults);
+            check_time(&format!("{at}.end.grace"), end.grace, faults);
         }
     }
 
@@ -174,6 +185,14 @@ impl StreamSettings {
         if !balanced || !matches!(Filter::parse(&plain), Ok(Filter::Exact(_))) {
             faults.push(Fault::new(at, format!("{template:?} is not the template of a channel")));
         }
+    }
+}
+
+/// Timers hold about two years; nobody waits for so long.
+fn check_time(at: &str, time: Duration, faults: &mut Vec<Fault>) {
+    const MOST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    if time > MOST {
+        faults.push(Fault::new(at, "must be at most 30days"));
     }
 }
 

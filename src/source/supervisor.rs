@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep};
 
 use super::Source;
 use crate::hub::{Demand, Inlet};
-use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 
 /// How long to wait before the next attempt.
@@ -28,38 +27,32 @@ impl Backoff {
     }
 }
 
-/// Runs `source` until the gateway stops.
+/// Runs `source` for as long as the hub takes events.
 pub async fn supervise(
     source: Arc<dyn Source>,
     inlet: Inlet,
     demand: Demand,
     backoff: Backoff,
-    (metrics, stop): (Arc<Metrics>, Stop),
+    metrics: Arc<Metrics>,
 ) {
     let reconnects = metrics.source_reconnects_total.with_label_values(&[source.name()]);
     let mut attempt = 0;
-    let forever = async {
-        loop {
-            let started = Instant::now();
-            let Err(error) = source.run(&inlet, &demand).await else { continue };
-            if inlet.is_connected() {
-                attempt = 0;
-                reconnects.inc();
-                tracing::warn!(source = source.name(), %error, up_seconds = started.elapsed().as_secs(),
-                    "source lost");
-            } else {
-                tracing::warn!(source = source.name(), %error, attempt, "source not reached");
-            }
-            if inlet.lost().await.is_err() {
-                return;
-            }
-            sleep(backoff.pause(attempt)).await;
-            attempt = attempt.saturating_add(1);
+    loop {
+        let started = Instant::now();
+        let Err(error) = source.run(&inlet, &demand).await else { continue };
+        if inlet.is_connected() {
+            attempt = 0;
+            reconnects.inc();
+            tracing::warn!(source = source.name(), %error, up_seconds = started.elapsed().as_secs(),
+                "source lost");
+        } else {
+            tracing::warn!(source = source.name(), %error, attempt, "source not reached");
         }
-    };
-    tokio::select! {
-        () = forever => {}
-        () = stop.requested() => {}
+        if inlet.lost().await.is_err() {
+            return;
+        }
+        sleep(backoff.pause(attempt)).await;
+        attempt = attempt.saturating_add(1);
     }
 }
 

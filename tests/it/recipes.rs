@@ -18,7 +18,11 @@ async fn recipes_run_from_their_config_file_alone() {
 
     let mut all = gateway.open("/api/stream?channel=recipe:*&channel=blog:*").await;
     let mut one = gateway.open("/api/stream?channel=recipe:updated").await;
-    redis.cli(&["PUBLISH", "recipe:created", r#"{"recipeId":"r1","recipe":{"title":"Soup"},"authorId":"u1"}"#]);
+    redis.cli(&[
+        "PUBLISH",
+        "recipe:created",
+        r#"{"recipeId":"r1","recipe":{"title":"Soup"},"authorId":"u1"}"#,
+    ]);
     redis.cli(&["PUBLISH", "comment:created", r#"{"commentId":"c1"}"#]);
     redis.cli(&["PUBLISH", "recipe:updated", r#"{"recipeId":"r1"}"#]);
     redis.cli(&["PUBLISH", "blog:deleted", r#"{"blogId":"b1"}"#]);

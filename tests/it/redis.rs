@@ -36,7 +36,10 @@ async fn a_workers_real_messages_come_out_in_the_shapes_of_the_contract() {
     let mut progress = Vec::new();
     for _ in 0..7 {
         let event = render.event().await;
-        assert_eq!((event.name.as_str(), &event.data["type"]), ("message", &json!("video_render_progress")));
+        assert_eq!(
+            (event.name.as_str(), &event.data["type"]),
+            ("message", &json!("video_render_progress"))
+        );
         assert_eq!(event.data["jobId"], "test_job_001");
         assert!(event.data["timestamp"].as_str().unwrap().ends_with('Z'));
         progress.push(event.data["progress"].as_f64().unwrap());
@@ -78,7 +81,8 @@ async fn a_hundred_clients_outlive_redis() {
         clients.push(gateway.open(&format!("/api/stream?channel={channel}&envelope=false")).await);
     }
     redis.kill();
-    wait_for("loss", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0).await;
+    wait_for("loss", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0)
+        .await;
     assert_eq!(gateway.get("/readyz").send().await.unwrap().status(), 503);
     assert_eq!(gateway.get("/livez").send().await.unwrap().status(), 200);
     assert_eq!(gateway.get("/health").send().await.unwrap().status(), 503);
@@ -127,7 +131,8 @@ async fn a_redis_that_hangs_is_noticed() {
     .await;
     let mut client = gateway.open("/api/stream?channel=alerts&envelope=false").await;
     redis.signal("STOP");
-    wait_for("notice", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0).await;
+    wait_for("notice", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0)
+        .await;
     redis.signal("CONT");
     gateway.ready().await;
     assert_eq!(client.event().await.name, "gap");
@@ -139,7 +144,8 @@ async fn a_redis_that_hangs_is_noticed() {
 async fn the_last_state_comes_from_its_key_and_the_double_is_dropped() {
     let redis = Redis::start().await;
     let state = |progress: f64, status: &str| {
-        json!({"job_id": "j", "status": status, "stage": "rendering", "progress": progress}).to_string()
+        json!({"job_id": "j", "status": status, "stage": "rendering", "progress": progress})
+            .to_string()
     };
     redis.cli(&["SET", "job_status:j", &state(0.4, "processing")]);
     let gateway = gateway(&redis, |_| {}).await;
@@ -177,7 +183,8 @@ async fn after_a_loss_the_gap_is_followed_by_the_state_of_the_key() {
     redis.cli(&["PUBLISH", "job_progress:j", report]);
     assert_eq!(client.data().await["progress"], 0.1);
     redis.kill();
-    wait_for("loss", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0).await;
+    wait_for("loss", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0)
+        .await;
     // A state that is there before the gateway is back: as on a replica that took over.
     let state = json!({"job_id": "j", "status": "processing", "progress": 0.9}).to_string();
     redis.run_with_state("job_status:j", &state).await;
@@ -223,7 +230,8 @@ async fn only_the_patterns_of_the_settings_can_be_asked_for() {
 #[tokio::test]
 async fn a_channel_nobody_asks_for_any_more_is_let_go() {
     let redis = Redis::start().await;
-    let gateway = gateway(&redis, |settings| settings.events.linger = Duration::from_millis(1)).await;
+    let gateway =
+        gateway(&redis, |settings| settings.events.linger = Duration::from_millis(1)).await;
     let subscribers = |count: &str| {
         let listening = redis.cli(&["PUBSUB", "NUMSUB", "on:demand"]);
         listening.split_whitespace().last() == Some(count)
@@ -241,7 +249,8 @@ async fn gateways_that_share_a_redis_each_deliver_once() {
     let path = "/api/stream?channel=alerts&envelope=false";
     let (mut at_one, mut at_two) = (one.open(path).await, two.open(path).await);
     for gateway in [&one, &two] {
-        let answer = gateway.post("/api/publish/alerts?id=same", r#"{"n":1}"#).send().await.unwrap();
+        let answer =
+            gateway.post("/api/publish/alerts?id=same", r#"{"n":1}"#).send().await.unwrap();
         assert_eq!(answer.status(), 202);
     }
     one.publish("alerts", &json!({"n": 2})).await;
@@ -259,10 +268,30 @@ async fn gateways_that_share_a_redis_each_deliver_once() {
 #[tokio::test]
 async fn password_user_and_database_are_used() {
     let redis = Redis::start_with(&["--requirepass", "se:cret"]).await;
-    redis.cli(&["-a", "se:cret", "ACL", "SETUSER", "sluice", "on", ">p@ss", "allchannels", "allkeys", "+@all"]);
-    redis.cli(&["-a", "se:cret", "-n", "3", "SET", "job_status:j", r#"{"status":"processing","n":3}"#]);
+    redis.cli(&[
+        "-a",
+        "se:cret",
+        "ACL",
+        "SETUSER",
+        "sluice",
+        "on",
+        ">p@ss",
+        "allchannels",
+        "allkeys",
+        "+@all",
+    ]);
+    redis.cli(&[
+        "-a",
+        "se:cret",
+        "-n",
+        "3",
+        "SET",
+        "job_status:j",
+        r#"{"status":"processing","n":3}"#,
+    ]);
     let address = format!("127.0.0.1:{}", redis.port);
-    let in_url = TestGateway::start_with(|s| s.redis.url = format!("redis://:se%3Acret@{address}/3")).await;
+    let in_url =
+        TestGateway::start_with(|s| s.redis.url = format!("redis://:se%3Acret@{address}/3")).await;
     let apart = TestGateway::start_with(|s| {
         s.redis.url = format!("redis://{address}/3");
         s.redis.username = "sluice".to_owned();
@@ -273,7 +302,8 @@ async fn password_user_and_database_are_used() {
         gateway.ready().await;
         assert_eq!(gateway.open("/api/stream/jobs/j").await.data().await["n"], 3);
     }
-    let wrong = TestGateway::start_with(|s| s.redis.url = format!("redis://:wrong@{address}")).await;
+    let wrong =
+        TestGateway::start_with(|s| s.redis.url = format!("redis://:wrong@{address}")).await;
     assert_eq!(wrong.get("/readyz").send().await.unwrap().status(), 503);
 }
 
@@ -281,13 +311,22 @@ async fn password_user_and_database_are_used() {
 async fn tls_with_a_certificate_authority_of_ones_own() {
     let files = tempfile::tempdir().unwrap();
     let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+        .unwrap();
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let tls_port = Redis::free_port();
     let (cert, key, port) = (path("cert.pem"), path("key.pem"), tls_port.to_string());
-    let arguments =
-        ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+    let arguments = [
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-auth-clients",
+        "no",
+    ];
     let _redis = Redis::start_with(&arguments).await;
     let url = format!("rediss://127.0.0.1:{tls_port}");
     let trusting = TestGateway::start_with(|settings| {

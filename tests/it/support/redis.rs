@@ -27,7 +27,12 @@ impl Redis {
     /// A port on which nothing listens yet.
     pub(crate) fn stopped(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { port: Self::free_port(), arguments, child: None, directory: tempfile::tempdir().unwrap() }
+        Self {
+            port: Self::free_port(),
+            arguments,
+            child: None,
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// Starts the server, again if it was killed, and waits until it answers.
@@ -51,10 +56,15 @@ impl Redis {
 
     /// Starts the server again on data in which `key` is set, as a replica that takes over.
     pub(crate) async fn run_with_state(&mut self, key: &str, value: &str) {
-        let command = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len());
+        let command = format!(
+            "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
+            key.len(),
+            value.len()
+        );
         std::fs::write(self.directory.path().join("state.aof"), command).unwrap();
         let previous = self.arguments.clone();
-        self.arguments.extend(["--appendonly", "yes", "--appendfilename", "state.aof"].map(str::to_owned));
+        self.arguments
+            .extend(["--appendonly", "yes", "--appendfilename", "state.aof"].map(str::to_owned));
         self.run().await;
         self.arguments = previous;
     }
@@ -73,7 +83,11 @@ impl Redis {
     pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let publish = redis::cmd("PUBLISH").arg(channel).arg(payload).query_async::<u64>(&mut connection).await;
+        let publish = redis::cmd("PUBLISH")
+            .arg(channel)
+            .arg(payload)
+            .query_async::<u64>(&mut connection)
+            .await;
         assert_eq!(publish.unwrap(), 1, "the gateway listens");
     }
 

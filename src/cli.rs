@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::event::Filter;
 use crate::http::{PREFIXES, parse_query};
 use crate::settings::{Faults, Settings};
 use crate::source::{Embedded, StateKeys};
@@ -166,10 +165,8 @@ fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
             Some(pattern) => format!("heard at all times by {pattern}"),
             None => "subscribed to on demand".to_owned(),
         };
-        let key = match filter {
-            Filter::Exact(channel) => keys.key(channel).map(|key| format!(", last state in {key}")),
-            Filter::Pattern(_) => None,
-        };
+        let key = filter.exact().and_then(|channel| keys.key(channel));
+        let key = key.map(|key| format!(", last state in {key}"));
         lines.push(format!("channel   {filter} ({heard}{})", key.unwrap_or_default()));
     }
     match stream.ends.as_slice() {

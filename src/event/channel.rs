@@ -128,6 +128,14 @@ impl Filter {
         }
     }
 
+    /// The channel, if it is exactly one.
+    pub fn exact(&self) -> Option<&Channel> {
+        match self {
+            Self::Exact(channel) => Some(channel),
+            Self::Pattern(_) => None,
+        }
+    }
+
     /// Whether events of `channel` pass.
     pub fn matches(&self, channel: &Channel) -> bool {
         match self {

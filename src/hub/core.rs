@@ -145,11 +145,7 @@ impl Core {
 
     /// The channels among `filters` about which a key may know more than the hub.
     pub(super) fn unheard(&self, filters: &[Filter]) -> Vec<Channel> {
-        let exact = filters.iter().filter_map(|filter| match filter {
-            Filter::Exact(channel) => Some(channel),
-            Filter::Pattern(_) => None,
-        });
-        let unheard = exact.filter(|channel| {
+        let unheard = filters.iter().filter_map(Filter::exact).filter(|channel| {
             let last = self.snapshots.newest(channel);
             !last.is_some_and(|last| self.heard_since_covered(channel, last))
         });
@@ -211,8 +207,8 @@ impl Core {
     /// The newest known event of each channel that a client at `sequence` has had, of the channels
     /// it names: those are what can end a stream.
     fn had(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
-        let exact = filters.iter().filter(|filter| matches!(filter, Filter::Exact(_)));
-        let exact: Vec<_> = exact.cloned().collect();
+        let exact: Vec<_> =
+            filters.iter().filter(|filter| filter.exact().is_some()).cloned().collect();
         let mut had = self.history.at_or_before(sequence, &exact);
         had.extend(self.snapshots.of(&exact));
         had.retain(|event| event.position.sequence <= sequence);
@@ -262,12 +258,7 @@ impl Core {
 
     /// The channels that somebody listens to by name.
     pub(super) fn subscribed(&self) -> Vec<Channel> {
-        let filters = self.interest.iter().map(|(filter, _)| filter);
-        let exact = filters.filter_map(|filter| match filter {
-            Filter::Exact(channel) => Some(channel),
-            Filter::Pattern(_) => None,
-        });
-        exact.collect()
+        self.interest.iter().filter_map(|(filter, _)| filter.exact().cloned()).collect()
     }
 
     /// What was not heard has a place of its own in the order, so that a position from before it

@@ -12,6 +12,7 @@ mod embedded;
 mod redis_link;
 mod redis_publisher;
 mod redis_pubsub;
+mod redis_states;
 mod state_keys;
 mod supervisor;
 

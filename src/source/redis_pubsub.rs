@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::redis_link::{CurrentLink, Item, Link};
 use super::redis_publisher::RedisPublisher;
+use super::redis_states::RedisStates;
 use super::{Publisher, Source, SourceError, StateKeys, StoredStates};
 use crate::event::{Channel, ChannelPattern, Epoch, Filter};
 use crate::hub::{Changes, Demand, Inlet};
@@ -63,11 +64,6 @@ impl std::fmt::Debug for RedisPubSub {
     }
 }
 
-struct RedisStates {
-    link: CurrentLink,
-    settings: Arc<RedisSettings>,
-}
-
 /// What the channels of probes start with, this gateway's and others'. They are no events.
 const PROBES: &str = "sluice:probe:";
 
@@ -110,6 +106,10 @@ impl RedisPubSub {
         let probe = format!("{PROBES}{}", Epoch::random());
         let link = CurrentLink::default();
         Ok(Self { client, settings: Arc::new(settings), link, patterns, probe })
+    }
+
+    fn states(&self) -> RedisStates {
+        RedisStates { link: self.link.clone(), keys: self.settings.states.clone() }
     }
 
     async fn subscribe(&self, link: &Link, demanded: &[Filter]) -> Result<(), SourceError> {
@@ -196,11 +196,11 @@ impl Source for RedisPubSub {
         inlet.connected(demanded).await?;
         tracing::info!(source = Self::NAME, "source connected");
 
-        let states = RedisStates { link: self.link.clone(), settings: Arc::clone(&self.settings) };
+        let states = self.states();
         let listened = inlet.subscribed().await?;
         let mut operations = FuturesUnordered::<Operation>::new();
-        operations
-            .push(Box::pin(async move { states.read(listened, true).await.map(|()| Done::Other) }));
+        operations.push(other(states.clone().look(listened.clone(), true)));
+        operations.push(other(states.clone().look_later(listened)));
 
         let probing = !self.settings.probe_interval.is_zero();
         let mut probe = interval(self.settings.probe_interval.max(Duration::from_millis(1)));
@@ -216,14 +216,17 @@ impl Source for RedisPubSub {
                 }
                 () = demand.changed(), if !following => {
                     following = true;
-                    operations.push(Box::pin(follow(link.connection.clone(), demand.changes())));
+                    let changes = demand.changes();
+                    let added = changes.added.iter().filter_map(Filter::exact).cloned().collect();
+                    operations.push(other(states.clone().look_later(added)));
+                    operations.push(Box::pin(follow(link.connection.clone(), changes)));
                 }
                 Some(done) = operations.next() => following &= done? != Done::Follow,
                 _ = probe.tick(), if probing => {
                     if probe_sent.replace(Instant::now()).is_some() {
                         return Err(SourceError::Wedged);
                     }
-                    operations.push(Box::pin(send_probe(link.publishing.clone(), self.probe.clone())));
+                    operations.push(other(send_probe(link.publishing.clone(), self.probe.clone())));
                 }
             }
         }
@@ -235,38 +238,8 @@ impl Source for RedisPubSub {
     }
 
     fn stored_states(&self) -> Option<Arc<dyn StoredStates>> {
-        let states = RedisStates { link: self.link.clone(), settings: Arc::clone(&self.settings) };
-        (!self.settings.states.is_empty()).then(|| Arc::new(states) as Arc<dyn StoredStates>)
-    }
-}
-
-impl RedisStates {
-    async fn read(&self, channels: Vec<Channel>, again: bool) -> Result<(), SourceError> {
-        let keyed = channels.into_iter().filter_map(|channel| {
-            let key = self.settings.states.key(&channel)?;
-            Some((channel, key))
-        });
-        let (channels, keys): (Vec<_>, Vec<_>) = keyed.unzip();
-        let Some(link) = self.link.get().filter(|_| !keys.is_empty()) else { return Ok(()) };
-        let mut connection = link.connection.clone();
-        for (channels, keys) in channels.chunks(KEYS_AT_ONCE).zip(keys.chunks(KEYS_AT_ONCE)) {
-            let values: Vec<Option<Vec<u8>>> =
-                redis::cmd("MGET").arg(keys).query_async(&mut connection).await?;
-            let found = channels.iter().cloned().zip(values);
-            let found = found.filter_map(|(channel, value)| Some((channel, value?))).collect();
-            link.enqueue(found, again).await;
-        }
-        Ok(())
-    }
-}
-
-/// Keys read with one command: few enough not to hold up the messages behind it.
-const KEYS_AT_ONCE: usize = 500;
-
-#[async_trait]
-impl StoredStates for RedisStates {
-    async fn refresh(&self, channels: Vec<Channel>) -> Result<(), SourceError> {
-        self.read(channels, false).await
+        let states = self.states();
+        (!states.keys.is_empty()).then(|| Arc::new(states) as Arc<dyn StoredStates>)
     }
 }
 
@@ -290,9 +263,12 @@ async fn follow(
 async fn send_probe(
     mut connection: MultiplexedConnection,
     probe: String,
-) -> Result<Done, SourceError> {
-    redis::cmd("PUBLISH").arg(probe).arg("1").query_async::<()>(&mut connection).await?;
-    Ok(Done::Other)
+) -> Result<(), SourceError> {
+    Ok(redis::cmd("PUBLISH").arg(probe).arg("1").query_async::<()>(&mut connection).await?)
+}
+
+fn other(work: impl Future<Output = Result<(), SourceError>> + Send + 'static) -> Operation {
+    Box::pin(async { work.await.map(|()| Done::Other) })
 }
 
 /// Our patterns know only `*`; Redis's glob has more special characters.

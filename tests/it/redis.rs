@@ -1,6 +1,8 @@
 //! What only Redis can do: workers that publish as they do today, keys with the last state, and
 //! a broker that goes away and comes back.
 
+mod access;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -201,6 +203,22 @@ async fn after_a_loss_the_gap_is_followed_by_the_state_of_the_key() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_set_late_is_found_by_a_second_look() {
+    let mut redis = Redis::start().await;
+    let gateway = gateway(&redis, |_| {}).await;
+    let mut client = gateway.open("/api/stream/jobs/j").await;
+    redis.kill();
+    wait_for("loss", async || gateway.metric("sluice_source_up{source=\"redis\"}").await == 0.0)
+        .await;
+    redis.run().await;
+    // Published while nobody listened; the key comes when the gateway has looked already.
+    assert_eq!(client.event().await.name, "gap");
+    redis.cli(&["SET", "job_status:j", r#"{"job_id":"j","status":"completed","progress":1}"#]);
+    assert_eq!(client.data().await["status"], "completed");
+    assert_eq!(client.event().await.name, "complete");
+}
+
+#[tokio::test]
 async fn overlapping_patterns_deliver_once() {
     let redis = Redis::start().await;
     let gateway = gateway(&redis, |settings| {
@@ -263,81 +281,4 @@ async fn gateways_that_share_a_redis_each_deliver_once() {
     assert_eq!(moved.connected.data["recovered"], false);
     assert_eq!(moved.data().await["reason"], "unknown_position");
     assert_eq!(moved.data().await, json!({"n": 2}));
-}
-
-#[tokio::test]
-async fn password_user_and_database_are_used() {
-    let redis = Redis::start_with(&["--requirepass", "se:cret"]).await;
-    redis.cli(&[
-        "-a",
-        "se:cret",
-        "ACL",
-        "SETUSER",
-        "sluice",
-        "on",
-        ">p@ss",
-        "allchannels",
-        "allkeys",
-        "+@all",
-    ]);
-    redis.cli(&[
-        "-a",
-        "se:cret",
-        "-n",
-        "3",
-        "SET",
-        "job_status:j",
-        r#"{"status":"processing","n":3}"#,
-    ]);
-    let address = format!("127.0.0.1:{}", redis.port);
-    let in_url =
-        TestGateway::start_with(|s| s.redis.url = format!("redis://:se%3Acret@{address}/3")).await;
-    let apart = TestGateway::start_with(|s| {
-        s.redis.url = format!("redis://{address}/3");
-        s.redis.username = "sluice".to_owned();
-        s.redis.password = "p@ss".to_owned();
-    })
-    .await;
-    for gateway in [in_url, apart] {
-        gateway.ready().await;
-        assert_eq!(gateway.open("/api/stream/jobs/j").await.data().await["n"], 3);
-    }
-    let wrong =
-        TestGateway::start_with(|s| s.redis.url = format!("redis://:wrong@{address}")).await;
-    assert_eq!(wrong.get("/readyz").send().await.unwrap().status(), 503);
-}
-
-#[tokio::test]
-async fn tls_with_a_certificate_authority_of_ones_own() {
-    let files = tempfile::tempdir().unwrap();
-    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
-        .unwrap();
-    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let tls_port = Redis::free_port();
-    let (cert, key, port) = (path("cert.pem"), path("key.pem"), tls_port.to_string());
-    let arguments = [
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ];
-    let _redis = Redis::start_with(&arguments).await;
-    let url = format!("rediss://127.0.0.1:{tls_port}");
-    let trusting = TestGateway::start_with(|settings| {
-        settings.redis.url.clone_from(&url);
-        settings.redis.ca_file = cert.clone().into();
-    })
-    .await;
-    trusting.ready().await;
-    let mut client = trusting.open("/api/stream?channel=alerts&envelope=false").await;
-    trusting.publish("alerts", &json!({"n": 1})).await;
-    assert_eq!(client.data().await, json!({"n": 1}));
-    let wary = TestGateway::start_with(|settings| settings.redis.url.clone_from(&url)).await;
-    assert_eq!(wary.get("/readyz").send().await.unwrap().status(), 503);
 }

@@ -88,6 +88,7 @@ async fn begin(
     app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
     match reader.opening().await {
         Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),
+        Opening::TurnedAway => Err(Stopped.into()),
         Opening::Open => Ok(event_stream(body(app, reader, wire))),
     }
 }

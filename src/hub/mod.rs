@@ -160,11 +160,23 @@ async fn run(
         }
         for (index, deliveries) in core.take() {
             if let Some(shard) = shards.get(index) {
-                // A shard ends only when the node stops and it has nobody left to tell.
-                shard.send(deliveries).await.unwrap_or_default();
+                // A shard ends when the node stops and it has nobody left to tell: whoever comes
+                // just then is turned away.
+                if let Err(undelivered) = shard.send(deliveries).await {
+                    turn_away(&mut core, index, undelivered.0);
+                }
             }
         }
         observe(&core, &metrics);
+    }
+}
+
+/// Dropping a subscriber that no shard took in ends its session.
+fn turn_away(core: &mut Core, shard: usize, deliveries: Vec<Delivery>) {
+    for delivery in deliveries {
+        if let Delivery::Join(join) = delivery {
+            core.depart(shard, &join.filters);
+        }
     }
 }
 

@@ -194,6 +194,9 @@ impl Subscriber for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // Already closed, unless nobody took it in or the node aborts.
+        self.pipe.close(CloseReason::Aborted);
+        self.pipe.wake();
         let reason = self.pipe.close_reason().unwrap_or(CloseReason::Aborted);
         self.plan.metrics.sessions_closed_total.with_label_values(&[reason.as_str()]).inc();
         tracing::debug!(

@@ -43,6 +43,8 @@ pub enum Opening {
     Open,
     /// The client has had the stream's end before.
     AlreadyOver,
+    /// The node stops; the client was not let in.
+    TurnedAway,
 }
 
 impl Pipe {
@@ -133,8 +135,10 @@ impl PipeReader {
         loop {
             {
                 let state = self.0.state.lock();
-                if state.closed == Some(CloseReason::AlreadyOver) {
-                    return Opening::AlreadyOver;
+                match state.closed {
+                    Some(CloseReason::AlreadyOver) => return Opening::AlreadyOver,
+                    Some(CloseReason::Aborted) => return Opening::TurnedAway,
+                    _ => {}
                 }
                 if state.closed.is_some() || !state.outbox.is_empty() {
                     return Opening::Open;

@@ -237,6 +237,15 @@ async fn silence_is_broken_before_the_longest_silence_is_over() {
 }
 
 #[tokio::test]
+async fn a_session_that_nobody_takes_in_is_turned_away() {
+    let Fixture { session, reader, metrics, .. } =
+        Fixture::new(DeliveryClass::State, 10_000, Pace::AsItComes);
+    drop(session);
+    assert_eq!(reader.opening().await, Opening::TurnedAway);
+    assert_eq!(metrics.sessions_closed_total.with_label_values(&["aborted"]).get(), 1);
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_ends_the_session() {
     let mut fixture = Fixture::new(DeliveryClass::State, 10_000, Pace::AsItComes);
     fixture.tell("a:1", "1");

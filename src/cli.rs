@@ -98,7 +98,10 @@ impl Cli {
     /// # Errors
     /// All that is wrong with them.
     pub fn settings(&self) -> Result<Settings, Faults> {
-        Settings::load(self.config.as_deref(), std::env::vars())
+        let text = |variable: std::ffi::OsString| variable.into_string().ok();
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        Settings::load(self.config.as_deref(), variables)
     }
 }
 

@@ -202,7 +202,12 @@ fn hub_settings(
     let keys = streams.keys().into_iter().map(|(channels, field)| KeyRule { channels, field });
     HubSettings {
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
-        history: HistoryBounds { events: history.events, bytes: history.bytes, age: history.age },
+        history: HistoryBounds {
+            events: history.events,
+            channel_bytes: history.channel_bytes,
+            bytes: history.bytes,
+            age: history.age,
+        },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
         keys: keys.collect(),
         linger: settings.events.linger,

@@ -57,6 +57,10 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
     }
     let signal = shutdown::signalled().await.map_err(|e| Failure::Fault(e.to_string()))?;
     tracing::info!(signal, "stopping");
-    gateway.drain().await;
+    tokio::select! {
+        all_left = gateway.drain() => tracing::info!(all_left, "stopped"),
+        // Somebody is in a hurry.
+        _ = shutdown::signalled() => tracing::warn!("stopped without waiting"),
+    }
     Ok(())
 }

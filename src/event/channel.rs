@@ -73,6 +73,11 @@ impl ChannelPattern {
     /// As [`Channel::new`], except that `*` is allowed.
     pub fn new(text: &str) -> Result<Self, ChannelError> {
         check(text)?;
+        // Several stars in a row say no more than one, and cost more.
+        let mut text = text.to_owned();
+        while text.contains("**") {
+            text = text.replace("**", "*");
+        }
         Ok(Self(text.into()))
     }
 
@@ -133,6 +138,14 @@ impl Filter {
         match self {
             Self::Exact(channel) => Some(channel),
             Self::Pattern(_) => None,
+        }
+    }
+
+    /// The pattern, if it is one.
+    pub fn pattern(&self) -> Option<&ChannelPattern> {
+        match self {
+            Self::Exact(_) => None,
+            Self::Pattern(pattern) => Some(pattern),
         }
     }
 

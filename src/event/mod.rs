@@ -20,7 +20,7 @@ pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
 pub use frame::{Frame, FrameCache, Variant};
 pub use payload::{Fields, Payload, PayloadError};
 pub use position::{Epoch, Position, PositionError};
-pub use shape::{End, Shape, ShapeId, Shaped};
+pub use shape::{End, Run, Shape, ShapeId, Shaped};
 pub use time::{now, timestamp};
 
 use shape::ShapeCache;
@@ -38,6 +38,8 @@ pub struct Event {
     pub at: SystemTime,
     /// When it reached this node, for measuring.
     pub received: Instant,
+    /// Whether it was read from where the last state is stored, not heard.
+    pub stored: bool,
     /// The event of the channel before this one, while it is still known.
     pub previous: Weak<Self>,
     shapes: ShapeCache,
@@ -52,6 +54,7 @@ impl Event {
             position,
             at: SystemTime::now(),
             received: Instant::now(),
+            stored: false,
             previous: Weak::new(),
             shapes: ShapeCache::default(),
         }
@@ -67,9 +70,9 @@ impl Event {
         self.shapes.holds(shape.id())
     }
 
-    /// About how many bytes the event holds in memory, an encoded frame included.
+    /// About how many bytes the event holds in memory, with a shape and a frame of one stream.
     pub fn weight(&self) -> usize {
-        const OVERHEAD: usize = 256;
-        OVERHEAD + self.channel.as_str().len() + 2 * self.payload.as_str().len()
+        const OVERHEAD: usize = 512;
+        OVERHEAD + self.channel.as_str().len() + 3 * self.payload.as_str().len()
     }
 }

@@ -36,10 +36,21 @@ pub struct Shaped {
     pub key: Option<Box<str>>,
     /// Set when the stream is over with this event.
     pub end: Option<End>,
-    /// When and at which progress (0 to 1) the present run began, for those who estimate its end.
-    pub run: Option<(Instant, f64)>,
+    /// The run of work it reports on, for those who estimate its end.
+    pub run: Option<Run>,
     /// What has been encoded of it.
     pub frames: FrameCache,
+}
+
+/// A run of work, from its beginning or from where it was begun anew. Progress is from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// When it began, as far as is known.
+    pub began: Instant,
+    /// At which progress.
+    pub from: f64,
+    /// How far it has come.
+    pub reached: f64,
 }
 
 /// A stream is over.

@@ -1,13 +1,14 @@
 //! What the people on call and their tools read: health, readiness, stats, metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::App;
 use super::problem::Problem;
@@ -52,16 +53,28 @@ pub(super) async fn live() -> &'static str {
 /// New clients are welcome: the source is connected and the node is not stopping.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     match Status::of(&app) {
-        Status::Healthy => Ok("ok\n"),
+        Status::Healthy if hub_answers(&app).await => Ok("ok\n"),
+        Status::Healthy => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the hub does not answer"))
+        }
         Status::Degraded => Err(crate::hub::Stopped.into()),
-        Status::Unhealthy => Err(crate::source::PublishError::Unavailable.into()),
+        Status::Unhealthy => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the event source is not connected"))
+        }
     }
+}
+
+/// Whether the hub takes a question and answers it in time.
+async fn hub_answers(app: &App) -> bool {
+    let nothing = Arc::from([]);
+    let asked = timeout(Duration::from_secs(1), app.hub.unheard(&nothing)).await;
+    asked.is_ok_and(|answer| answer.is_ok())
 }
 
 pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
     let status = Status::of(&app);
     let asked = Instant::now();
-    let hub = app.hub.unheard(&Arc::from([])).await;
+    let hub = hub_answers(&app).await;
     let probe = app.metrics.source_probe_seconds.with_label_values(&[app.source]).get();
     let word = |up: bool| if up { "healthy" } else { "unhealthy" };
     let body = json!({
@@ -70,13 +83,14 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
         "uptime": app.started.elapsed().as_secs_f64(),
         "checks": [
             {"name": "source", "status": word(app.inlet.is_connected()), "latency": probe * 1e3},
-            {"name": "hub", "status": word(hub.is_ok()), "latency": asked.elapsed().as_secs_f64() * 1e3},
+            {"name": "hub", "status": word(hub), "latency": asked.elapsed().as_secs_f64() * 1e3},
         ],
         "version": env!("CARGO_PKG_VERSION"),
         "role": app.settings.server.role,
         "connectedClients": app.registry.open(),
     });
     let code = match status {
+        _ if !hub => StatusCode::SERVICE_UNAVAILABLE,
         Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         Status::Healthy | Status::Degraded => StatusCode::OK,
     };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -37,13 +38,11 @@ pub(super) async fn one(
     State(app): State<Arc<App>>,
     channel: Result<Path<String>, PathRejection>,
     one: Result<Query<One>, QueryRejection>,
-    headers: HeaderMap,
+    MayPublish { key }: MayPublish,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    authorise(&app, &headers)?;
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let Path(channel) = channel?;
-    let id = one?.0.id.or_else(|| key.map(str::to_owned));
+    let id = one?.0.id.or(key);
     let publication = read(&app, &channel, &body?, id)?;
     publish(&app, vec![publication]).await
 }
@@ -51,10 +50,9 @@ pub(super) async fn one(
 /// The body is `[{"channel","data","id"?}]`. All or nothing is published.
 pub(super) async fn many(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    _: MayPublish,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    authorise(&app, &headers)?;
     let body = body?;
     let items: Vec<Item<'_>> = serde_json::from_slice(&body).map_err(|error| {
         Problem::bad_request(format!("expected [{{\"channel\",\"data\",\"id\"?}}]: {error}"))
@@ -93,6 +91,22 @@ async fn publish(app: &App, publications: Vec<Publication>) -> Result<Response, 
     Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
 }
 
+/// Asked before the body is read: who may not publish cannot make the gateway hold bytes.
+pub(super) struct MayPublish {
+    /// The `Idempotency-Key` that came along.
+    key: Option<String>,
+}
+
+impl FromRequestParts<Arc<App>> for MayPublish {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        authorise(app, &parts.headers)?;
+        let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+        Ok(Self { key: key.map(str::to_owned) })
+    }
+}
+
 /// With a key: whoever sends it. Without one: only on a loopback address, and no page of a foreign
 /// origin, which a browser on the same machine could be made to open.
 fn authorise(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
@@ -104,6 +118,11 @@ fn authorise(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     if key.is_empty() {
         if !app.on_loopback {
             let detail = "publishing needs publish.api_key to be set, except on a loopback address";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        let forwarded = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+        if forwarded.iter().any(|name| headers.contains_key(*name)) {
+            let detail = "through a proxy publishing needs publish.api_key to be set";
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
         let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());

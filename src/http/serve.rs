@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Request;
+use axum::http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +26,8 @@ use crate::shutdown::Stop;
 /// asks is told that it stops.
 pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
     let permits = Arc::new(Semaphore::new(app.settings.server.max_connections));
-    let builder = builder(&app);
+    let open = builder(&app, true);
+    let closing = builder(&app, false);
     let over = over(Arc::clone(&app));
     tokio::pin!(over);
     loop {
@@ -39,6 +40,8 @@ pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
         };
         match accepted {
             Ok((stream, _)) => {
+                // Whoever asks while the gateway stops gets one answer and is not kept.
+                let builder = if app.stop.is_requested() { &closing } else { &open };
                 app.stop.spawn(connection(
                     stream,
                     router.clone(),
@@ -58,11 +61,12 @@ pub async fn over(app: Arc<App>) {
     app.registry.emptied().await;
 }
 
-fn builder(app: &App) -> Builder<OnStop> {
+fn builder(app: &App, keep_alive: bool) -> Builder<OnStop> {
     let mut builder = Builder::new(OnStop(app.stop.clone()));
     let timer = TokioTimer::new();
     builder
         .http1()
+        .keep_alive(keep_alive)
         .timer(timer.clone())
         .header_read_timeout(app.settings.server.header_timeout)
         .http2()
@@ -87,7 +91,10 @@ async fn connection(
     let (note, laggard) = (Arc::clone(&asked), Laggard(too_slow.clone()));
     let service = router.map_request(move |mut request: Request<Incoming>| {
         note.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(laggard.clone());
+        // A connection of HTTP/2 carries the streams of many: one laggard does not end it.
+        let shared = request.version() == Version::HTTP_2;
+        let laggard = if shared { Laggard(CancellationToken::new()) } else { laggard.clone() };
+        request.extensions_mut().insert(laggard);
         request
     });
     let service = TowerToHyperService::new(service);

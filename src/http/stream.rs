@@ -56,7 +56,7 @@ pub(super) async fn open(
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
     if app.stop.is_requested() {
-        return Err(Stopped.into());
+        return Ok(come_back(stream));
     }
     let path = path?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -88,7 +88,7 @@ async fn begin(
     app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
     match reader.opening().await {
         Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),
-        Opening::TurnedAway => Err(Stopped.into()),
+        Opening::TurnedAway => Ok(come_back(&door.stream)),
         Opening::Open => Ok(event_stream(body(app, reader, wire))),
     }
 }
@@ -171,6 +171,14 @@ fn refuse(app: &App, stream: &Declared, error: &RequestError) -> Result<Response
     let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_string())];
     let bytes: Vec<u8> = said.iter().flat_map(|said| wire.encode(said).body()).collect();
     Ok(event_stream(Body::from(bytes)))
+}
+
+/// The node stops. Said in the stream: after any status but 200 an `EventSource` gives up for good,
+/// and this one is to find the next node.
+fn come_back(stream: &Declared) -> Response {
+    let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
+    let retry = Duration::from_millis(fastrand::u64(1000..=5000));
+    event_stream(Body::from(wire.encode(&Outgoing::Shutdown { retry }).body()))
 }
 
 fn event_stream(body: Body) -> Response {

@@ -113,8 +113,13 @@ impl Core {
 
     /// Takes in an event: gives it its place, keeps it, and sends it to the shards that want it.
     pub(super) fn publish(&mut self, channel: Channel, payload: Payload) {
+        self.take_in(channel, payload, false);
+    }
+
+    fn take_in(&mut self, channel: Channel, payload: Payload, stored: bool) {
         self.sequence += 1;
         let mut event = Event::new(channel, payload, self.position());
+        event.stored = stored;
         if let Some(previous) = self.snapshots.newest(&event.channel) {
             event.previous = Arc::downgrade(previous);
         }
@@ -139,7 +144,7 @@ impl Core {
             !self.heard_since_covered(&channel, last) && (again || last.payload != payload)
         });
         if news {
-            self.publish(channel, payload);
+            self.take_in(channel, payload, true);
         }
     }
 
@@ -154,7 +159,7 @@ impl Core {
 
     fn heard_since_covered(&self, channel: &Channel, last: &Event) -> bool {
         let since = self.coverage.since(&Filter::Exact(channel.clone()));
-        since.is_some_and(|since| last.position.sequence > since)
+        !last.stored && since.is_some_and(|since| last.position.sequence > since)
     }
 
     /// Asks the source for `filters`; `reply` is told when it listens to all of them, or at once

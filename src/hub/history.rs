@@ -19,6 +19,8 @@ use crate::event::{Channel, Event, Filter};
 pub struct HistoryBounds {
     /// Events per channel.
     pub events: usize,
+    /// Bytes per channel; its newest event is kept however large.
+    pub channel_bytes: usize,
     /// Bytes of all channels together.
     pub bytes: usize,
     /// Age of an event.
@@ -40,6 +42,7 @@ pub(super) struct History {
 #[derive(Debug, Default)]
 struct Ring {
     events: VecDeque<Arc<Event>>,
+    bytes: usize,
     /// The highest sequence that was let go of.
     floor: u64,
 }
@@ -63,15 +66,18 @@ impl History {
         if let Some(ring) = self.rings.get_mut(&event.channel) {
             self.bytes += event.weight();
             ring.events.push_back(Arc::clone(event));
-            while ring.events.len() > self.bounds.events
-                || ring.is_stale(event.received, self.bounds.age)
-            {
+            ring.bytes += event.weight();
+            while ring.exceeds(self.bounds, event.received) {
                 self.bytes -= ring.evict();
             }
             self.rings.to_back(&event.channel);
         } else if self.bounds.events > 0 {
             self.bytes += event.weight();
-            let ring = Ring { events: VecDeque::from([Arc::clone(event)]), floor: self.floor };
+            let ring = Ring {
+                events: VecDeque::from([Arc::clone(event)]),
+                bytes: event.weight(),
+                floor: self.floor,
+            };
             self.rings.insert(event.channel.clone(), ring);
             self.names.insert(event.channel.clone());
         } else {
@@ -157,6 +163,12 @@ impl Ring {
         self.events.partition_point(|event| event.position.sequence <= sequence)
     }
 
+    fn exceeds(&self, bounds: HistoryBounds, now: Instant) -> bool {
+        self.events.len() > bounds.events
+            || self.events.len() > 1 && self.bytes > bounds.channel_bytes
+            || self.is_stale(now, bounds.age)
+    }
+
     fn is_stale(&self, now: Instant, age: Duration) -> bool {
         self.events.front().is_some_and(|oldest| now - oldest.received > age)
     }
@@ -164,6 +176,7 @@ impl Ring {
     fn evict(&mut self) -> usize {
         self.events.pop_front().map_or(0, |event| {
             self.floor = event.position.sequence;
+            self.bytes -= event.weight();
             event.weight()
         })
     }
@@ -200,7 +213,7 @@ mod tests {
             filters in prop::collection::vec("[ab]:[xy*]", 1..3),
         ) {
             let bytes = channels * event(1, "a:x").weight();
-            let mut history = History::new(HistoryBounds { events, bytes, age: Duration::MAX });
+            let mut history = History::new(HistoryBounds { events, channel_bytes: bytes / 2, bytes, age: Duration::MAX });
             let all: Vec<_> = names.iter().zip(1..).map(|(name, n)| event(n, name)).collect();
             for event in &all {
                 history.push(event);
@@ -225,7 +238,12 @@ mod tests {
     #[test]
     fn a_million_finished_jobs_do_not_stay() {
         let one = event(1, "job:0000000").weight();
-        let bounds = HistoryBounds { events: 8, bytes: 1000 * one, age: Duration::from_secs(60) };
+        let bounds = HistoryBounds {
+            events: 8,
+            channel_bytes: one,
+            bytes: 1000 * one,
+            age: Duration::from_secs(60),
+        };
         let mut history = History::new(bounds);
         (1..=1_000_000).for_each(|n| history.push(&event(n, &format!("job:{n:07}"))));
         assert_eq!((history.channels(), history.bytes()), (1000, 1000 * one));
@@ -236,7 +254,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_expires() {
-        let bounds = HistoryBounds { events: 8, bytes: usize::MAX, age: Duration::from_secs(60) };
+        let bounds = HistoryBounds {
+            events: 8,
+            channel_bytes: 1000,
+            bytes: usize::MAX,
+            age: Duration::from_secs(60),
+        };
         let mut history = History::new(bounds);
         history.push(&event(1, "a"));
         tokio::time::advance(Duration::from_secs(40)).await;

@@ -34,6 +34,21 @@ pub struct Inlet {
     connected: Arc<AtomicBool>,
 }
 
+/// See [`Inlet::room`].
+#[derive(Debug)]
+pub struct Room<'a> {
+    permit: mpsc::Permit<'a, Command>,
+    received: &'a IntCounter,
+}
+
+impl Room<'_> {
+    /// Takes in all of `events`, in their order.
+    pub fn publish(self, events: Vec<(Channel, Payload)>) {
+        self.received.inc_by(events.len() as u64);
+        self.permit.send(Command::PublishAll(events));
+    }
+}
+
 /// Channels that are logged once each; beyond that, bad payloads are counted only.
 const LOGGED: usize = 1000;
 
@@ -68,10 +83,10 @@ impl Inlet {
         }
     }
 
-    /// Takes in an event that was checked before.
-    pub async fn publish_checked(&self, channel: Channel, payload: Payload) -> Result<(), Stopped> {
-        self.received.inc();
-        self.send(Command::Publish(channel, payload)).await
+    /// Waits until the hub can take in events that were checked before.
+    pub async fn room(&self) -> Result<Room<'_>, Stopped> {
+        let permit = self.hub.reserve().await.map_err(|_| Stopped)?;
+        Ok(Room { permit, received: &self.received })
     }
 
     /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also

@@ -35,7 +35,7 @@ pub use self::core::{Arrival, HubSettings, Resume};
 pub use demand::{Changes, Demand};
 pub use departures::Seat;
 pub use history::HistoryBounds;
-pub use inlet::{Inlet, InletSettings};
+pub use inlet::{Inlet, InletSettings, Room};
 pub use snapshot::{KeyRule, SnapshotBounds};
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
@@ -69,6 +69,7 @@ pub struct Stopped;
 
 enum Command {
     Publish(Channel, Payload),
+    PublishAll(Vec<(Channel, Payload)>),
     Seed { channel: Channel, payload: Payload, again: bool },
     Connected(Vec<Filter>),
     Live(Vec<Filter>),
@@ -160,29 +161,22 @@ async fn run(
         }
         for (index, deliveries) in core.take() {
             if let Some(shard) = shards.get(index) {
-                // A shard ends when the node stops and it has nobody left to tell: whoever comes
-                // just then is turned away.
-                if let Err(undelivered) = shard.send(deliveries).await {
-                    turn_away(&mut core, index, undelivered.0);
-                }
+                // A shard ends after the hub; one that is gone was aborted with everything else.
+                shard.send(deliveries).await.unwrap_or_default();
             }
         }
         observe(&core, &metrics);
     }
 }
 
-/// Dropping a subscriber that no shard took in ends its session.
-fn turn_away(core: &mut Core, shard: usize, deliveries: Vec<Delivery>) {
-    for delivery in deliveries {
-        if let Delivery::Join(join) = delivery {
-            core.depart(shard, &join.filters);
-        }
-    }
-}
-
 fn apply(core: &mut Core, command: Command) {
     match command {
         Command::Publish(channel, payload) => core.publish(channel, payload),
+        Command::PublishAll(events) => {
+            for (channel, payload) in events {
+                core.publish(channel, payload);
+            }
+        }
         Command::Seed { channel, payload, again } => core.seed(channel, payload, again),
         Command::Connected(filters) => core.connected(&filters),
         Command::Live(filters) => core.live(&filters),

@@ -69,16 +69,17 @@ impl Shard {
         }
     }
 
-    /// Runs until the node stops and everybody has left. Arms: deliveries; clients gone; deadlines;
-    /// room to tell the hub; the stop.
+    /// Runs until the hub has ended, which it does when the node stops and everybody has left. Arms:
+    /// deliveries; clients gone; deadlines; room to tell the hub; the stop.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Vec<Delivery>>, stop: Stop) {
         let hub = self.hub.clone();
         let departures = Arc::clone(&self.departures);
         let stop_requested = stop.requested();
         tokio::pin!(stop_requested);
-        while !self.finished() {
+        loop {
             tokio::select! {
-                Some(deliveries) = inbox.recv() => {
+                deliveries = inbox.recv() => {
+                    let Some(deliveries) = deliveries else { return };
                     self.deliver(deliveries);
                     // What waits already goes out with the same flush; what comes in meanwhile
                     // does not hold it up.
@@ -98,10 +99,6 @@ impl Shard {
             }
             self.flush();
         }
-    }
-
-    fn finished(&self) -> bool {
-        self.stopping && self.subscribers.is_empty() && self.released.is_empty()
     }
 
     fn deliver(&mut self, deliveries: Vec<Delivery>) {

@@ -96,14 +96,12 @@ pub enum GapReason {
     HistoryEvicted,
     /// The client's position is of another node, another run, or no position at all.
     UnknownPosition,
-    /// The client read too slowly for its outbox.
-    SlowConsumer,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 4] =
-        [Self::SourceReconnected, Self::HistoryEvicted, Self::UnknownPosition, Self::SlowConsumer];
+    pub const ALL: [Self; 3] =
+        [Self::SourceReconnected, Self::HistoryEvicted, Self::UnknownPosition];
 
     /// The name on the wire and in the metrics.
     pub fn as_str(self) -> &'static str {
@@ -111,7 +109,6 @@ impl GapReason {
             Self::SourceReconnected => "source_reconnected",
             Self::HistoryEvicted => "history_evicted",
             Self::UnknownPosition => "unknown_position",
-            Self::SlowConsumer => "slow_consumer",
         }
     }
 }

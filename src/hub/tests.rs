@@ -58,7 +58,12 @@ impl Subscriber for Recorder {
 fn settings(shards: usize) -> HubSettings {
     HubSettings {
         shards,
-        history: HistoryBounds { events: 1000, bytes: 1 << 20, age: Duration::from_secs(60) },
+        history: HistoryBounds {
+            events: 1000,
+            channel_bytes: 1 << 20,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        },
         snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },
         keys: Vec::new(),
         linger: Duration::from_secs(60),
@@ -321,6 +326,9 @@ fn a_stored_state_counts_only_when_it_is_news() {
         core.position().sequence > before
     };
     assert!(is_news(&mut machine.core, "1", false), "nothing was heard yet");
+    assert!(!is_news(&mut machine.core, "1", false), "read once more");
+    assert!(is_news(&mut machine.core, "0", false), "read once more, and it says something else");
+    machine.core.publish(Channel::new("a:x").unwrap(), Payload::parse(b"1", 1).unwrap());
     assert!(
         !is_news(&mut machine.core, "2", false),
         "heard since it is listened to: at least as new"

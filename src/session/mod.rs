@@ -31,7 +31,7 @@ pub use pipe::{Opening, PipeReader};
 pub use plan::{Options, Plan};
 pub use registry::{Full, Registry, Ticket};
 
-use crate::event::{End, Event, Filter};
+use crate::event::{End, Event, Filter, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};
 use pacing::Paced;
 use pipe::Pipe;
@@ -46,6 +46,8 @@ pub struct Session {
     paced: Option<Box<Paced>>,
     /// An end that may still be taken back.
     ending: Option<Box<Ending>>,
+    /// Where the client stands when it has read what was said.
+    stands: Option<Position>,
     last_said: Instant,
     /// The longest silence, of a length of its own.
     silence: Duration,
@@ -67,14 +69,24 @@ impl Session {
         filters: Arc<[Filter]>,
         options: Options,
     ) -> (Self, PipeReader) {
-        let (pipe, reader) = Pipe::new(&plan, Arc::clone(&filters), options.too_slow);
+        let (pipe, reader) = Pipe::new(&plan, options.too_slow);
         let paced = (options.pace != Pace::AsItComes)
             .then(|| Box::new(Paced::new(options.pace, plan.outbox)));
         let silence = plan.jittered_keep_alive();
         let last_said = Instant::now();
         let ending = None;
-        let session =
-            Self { plan, ticket, filters, pipe, paced, ending, last_said, silence, events: 0 };
+        let session = Self {
+            plan,
+            ticket,
+            filters,
+            pipe,
+            paced,
+            ending,
+            stands: None,
+            last_said,
+            silence,
+            events: 0,
+        };
         (session, reader)
     }
 
@@ -108,8 +120,14 @@ impl Session {
 
     fn complete(&mut self, end: &End, event: &Event, now: Instant) {
         let data = Arc::clone(&end.data);
-        self.say(Outgoing::Complete { data, position: event.position }, now);
+        let position = self.stands.unwrap_or(event.position);
+        self.say(Outgoing::Complete { data, position }, now);
         self.close(CloseReason::Completed, now);
+    }
+
+    /// Whether nothing more is taken in.
+    fn is_closing(&self) -> bool {
+        self.pipe.is_closed() || self.paced.as_ref().is_some_and(|paced| paced.is_closing())
     }
 
     fn gap(&mut self, gap: &Gap, with_position: bool, now: Instant) {
@@ -121,6 +139,7 @@ impl Session {
 
     fn say(&mut self, outgoing: Outgoing, now: Instant) {
         self.last_said = now;
+        self.stands = outgoing.position().or(self.stands);
         self.events += u64::from(matches!(outgoing, Outgoing::Event(_)));
         match &mut self.paced {
             Some(paced) => paced.push(outgoing, now, &self.pipe, &self.plan),
@@ -163,12 +182,9 @@ impl Session {
 
 impl Subscriber for Session {
     fn receive(&mut self, signal: Signal<'_>, now: Instant) {
-        if self.pipe.is_closed() {
-            return;
-        }
         // What is still held back goes out; nothing comes after the end.
-        let closing = self.paced.as_ref().is_some_and(|paced| paced.is_closing());
-        if closing && !matches!(signal, Signal::Deadline | Signal::Stop { .. }) {
+        let held_back = matches!(signal, Signal::Deadline | Signal::Stop { .. });
+        if self.pipe.is_closed() || self.is_closing() && !held_back {
             return;
         }
         match signal {

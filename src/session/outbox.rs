@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::Outgoing;
-use crate::event::Shape;
+use crate::event::{Channel, Shape};
 use crate::settings::DeliveryClass;
 
 /// The bound and the policy of an outbox.
@@ -26,8 +26,6 @@ pub(super) struct Outbox {
     /// Whether what is pushed is what the client missed, and how many bytes of that wait.
     replaying: bool,
     replayed: usize,
-    /// Whether an event gave way that was the newest of its channel, so that a gap is to be said.
-    lossy: bool,
 }
 
 /// What became of an item.
@@ -43,14 +41,7 @@ pub(super) enum Pushed {
 
 impl Outbox {
     pub(super) fn new(settings: OutboxSettings) -> Self {
-        Self {
-            settings,
-            queue: VecDeque::new(),
-            bytes: 0,
-            replaying: false,
-            replayed: 0,
-            lossy: false,
-        }
+        Self { settings, queue: VecDeque::new(), bytes: 0, replaying: false, replayed: 0 }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing, shape: &dyn Shape) -> Pushed {
@@ -71,9 +62,13 @@ impl Outbox {
             return Pushed::Kept;
         }
         let conflated = self.keep_newest(shape);
-        let lost = self.shed(shape);
-        self.lossy |= lost > 0;
-        Pushed::Conflated(conflated + lost)
+        if self.bytes - self.replayed <= bound {
+            return Pushed::Conflated(conflated);
+        }
+        // Too many channels: the client resumes from what it has read.
+        self.bytes -= self.queue.pop_back().map_or(0, |newest| newest.weight(shape));
+        self.replayed = self.replayed.min(self.bytes);
+        Pushed::Overflow
     }
 
     /// From now on what is pushed is what the client missed, or no longer.
@@ -102,11 +97,6 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether something was lost since the last call.
-    pub(super) fn take_lossy(&mut self) -> bool {
-        std::mem::take(&mut self.lossy)
-    }
-
     /// Keeps the newest event of each channel and key, and all that is not an event. Returns how
     /// many gave way.
     pub(super) fn keep_newest(&mut self, shape: &dyn Shape) -> usize {
@@ -124,51 +114,28 @@ impl Outbox {
         self.replayed = self.replayed.min(self.bytes);
         before - self.queue.len()
     }
-
-    /// Lets the oldest events go until the rest fits, all but the newest of all and the terminal
-    /// ones.
-    fn shed(&mut self, shape: &dyn Shape) -> usize {
-        let before = self.queue.len();
-        let mut excess = (self.bytes - self.replayed).saturating_sub(self.settings.bytes);
-        let mut events = self.queue.iter().filter(|outgoing| may_give_way(outgoing, shape)).count();
-        self.queue.retain(|outgoing| {
-            let gives_way = excess > 0 && events > 1 && may_give_way(outgoing, shape);
-            if gives_way {
-                let weight = outgoing.weight(shape);
-                excess = excess.saturating_sub(weight);
-                self.bytes -= weight;
-                events -= 1;
-            }
-            !gives_way
-        });
-        before - self.queue.len()
-    }
 }
 
 fn is_event(outgoing: &Outgoing) -> bool {
     matches!(outgoing, Outgoing::Event(_) | Outgoing::Snapshot { .. } | Outgoing::Batch(_))
 }
 
-fn may_give_way(outgoing: &Outgoing, shape: &dyn Shape) -> bool {
-    match outgoing {
+/// Whether a newer one stands for this: an event of the same channel and key, or a later gap. What
+/// ends a stream is the newest of its channel and never gives way.
+fn seen_again(outgoing: &Outgoing, shape: &dyn Shape, seen: &mut HashSet<Thing>) -> bool {
+    let thing = match outgoing {
         Outgoing::Event(event) | Outgoing::Snapshot { event, .. } => {
-            event.shaped(shape).is_none_or(|shaped| shaped.end.is_none())
+            let key = event.shaped(shape).and_then(|shaped| shaped.key.clone());
+            Thing::State(event.channel.clone(), key)
         }
-        Outgoing::Batch(_) => true,
-        _ => false,
-    }
+        Outgoing::Gap { channels, .. } => Thing::Gap(channels.clone()),
+        _ => return false,
+    };
+    !seen.insert(thing)
 }
 
-/// Whether a newer event stands for this one. A terminal event never gives way.
-fn seen_again(
-    outgoing: &Outgoing,
-    shape: &dyn Shape,
-    seen: &mut HashSet<(crate::event::Channel, Option<Box<str>>)>,
-) -> bool {
-    let (Outgoing::Event(event) | Outgoing::Snapshot { event, .. }) = outgoing else {
-        return false;
-    };
-    let Some(shaped) = event.shaped(shape) else { return false };
-    let newest = seen.insert((event.channel.clone(), shaped.key.clone()));
-    !newest && shaped.end.is_none()
+#[derive(PartialEq, Eq, Hash)]
+enum Thing {
+    State(Channel, Option<Box<str>>),
+    Gap(Vec<String>),
 }

@@ -63,6 +63,18 @@ pub struct Connected {
 }
 
 impl Outgoing {
+    /// Where the client stands after it, if it says so.
+    pub(super) fn position(&self) -> Option<Position> {
+        match self {
+            Self::Connected(connected) => connected.position,
+            Self::Event(event) => Some(event.position),
+            Self::Snapshot { position, .. } | Self::Gap { position, .. } => *position,
+            Self::Complete { position, .. } => Some(*position),
+            Self::Batch(events) => events.last().map(|event| event.position),
+            Self::Error(_) | Self::KeepAlive | Self::Shutdown { .. } => None,
+        }
+    }
+
     /// About how many bytes it keeps in memory while it waits.
     pub(super) fn weight(&self, shape: &dyn Shape) -> usize {
         const OVERHEAD: usize = 64;

@@ -38,6 +38,9 @@ impl Paced {
 
     /// Keeps an event until it is due. What is not an event waits only behind events.
     pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant, pipe: &Pipe, plan: &Plan) {
+        if self.closing.is_some() && !matches!(outgoing, Outgoing::Complete { .. }) {
+            return;
+        }
         if self.held.is_empty() && !matches!(outgoing, Outgoing::Event(_)) {
             pipe.push(outgoing, plan);
             return;

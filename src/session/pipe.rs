@@ -13,14 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::outbox::{Outbox, Pushed};
 use super::{CloseReason, Outgoing, Plan};
-use crate::event::Filter;
-use crate::hub::{GapReason, Seat};
+use crate::hub::Seat;
 
 #[derive(Debug)]
 pub(super) struct Pipe {
     state: Mutex<State>,
     ready: Notify,
-    filters: Arc<[Filter]>,
     too_slow: CancellationToken,
     waiting_bytes: IntGauge,
 }
@@ -48,16 +46,11 @@ pub enum Opening {
 }
 
 impl Pipe {
-    pub(super) fn new(
-        plan: &Plan,
-        filters: Arc<[Filter]>,
-        too_slow: CancellationToken,
-    ) -> (Arc<Self>, PipeReader) {
+    pub(super) fn new(plan: &Plan, too_slow: CancellationToken) -> (Arc<Self>, PipeReader) {
         let outbox = Outbox::new(plan.outbox);
         let pipe = Arc::new(Self {
             state: Mutex::new(State { outbox, closed: None, seat: None }),
             ready: Notify::new(),
-            filters,
             too_slow,
             waiting_bytes: plan.metrics.outbox_bytes.clone(),
         });
@@ -167,13 +160,7 @@ impl PipeReader {
 
     fn take(&self, outbox: &mut Outbox) -> VecDeque<Outgoing> {
         self.0.count_bytes(outbox.bytes(), 0);
-        let mut taken = outbox.take();
-        if outbox.take_lossy() {
-            let channels = self.0.filters.iter().map(ToString::to_string).collect();
-            let reason = GapReason::SlowConsumer;
-            taken.push_front(Outgoing::Gap { channels, reason, position: None });
-        }
-        taken
+        outbox.take()
     }
 }
 

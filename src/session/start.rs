@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{CloseReason, Connected, Outgoing, Session, Start, StartFrom};
+use super::{CloseReason, Connected, Ending, Outgoing, Session, Start, StartFrom};
 use crate::event::{End, Event, Position};
 
 impl Session {
@@ -20,9 +20,9 @@ impl Session {
     }
 
     fn replay(&mut self, replaying: bool) {
-        match &mut self.paced {
-            Some(paced) => paced.replay(replaying),
-            None => self.pipe.replay(replaying),
+        self.pipe.replay(replaying);
+        if let Some(paced) = &mut self.paced {
+            paced.replay(replaying);
         }
     }
 
@@ -33,15 +33,13 @@ impl Session {
                     self.pipe.close(CloseReason::AlreadyOver);
                     return;
                 }
-                self.connected(true, None, now);
+                self.connected(true, missed.is_empty().then_some(position), now);
+                self.arm(&had);
                 for event in &missed {
-                    if self.pipe.is_closed() {
+                    if self.is_closing() {
                         break;
                     }
                     self.event(event, now);
-                }
-                if !self.pipe.is_closed() {
-                    self.resume_ending(&had, &missed, now);
                 }
             }
             StartFrom::Snapshot(latest) => {
@@ -88,7 +86,8 @@ impl Session {
         let mut kept: Vec<_> = shown
             .enumerate()
             .take_while(|(index, event)| {
-                let fits = room.checked_sub(event.weight());
+                let json = event.shaped(&*self.plan.shape).map_or(0, |shaped| shaped.json.len());
+                let fits = room.checked_sub(json);
                 room = fits.unwrap_or_default();
                 *index == 0 || fits.is_some()
             })
@@ -117,11 +116,10 @@ impl Session {
     }
 
     /// An end that the client has had and that may still be taken back goes on counting.
-    fn resume_ending(&mut self, had: &[Arc<Event>], missed: &[Arc<Event>], now: Instant) {
+    fn arm(&mut self, had: &[Arc<Event>]) {
         for (end, event) in self.ends(had) {
-            if !missed.iter().any(|later| later.channel == event.channel) {
-                self.end(&end, &event, now);
-            }
+            let at = event.received + end.grace;
+            self.ending = Some(Box::new(Ending { at, end, event }));
         }
     }
 }

@@ -125,20 +125,16 @@ fn collect(mut merged: Table, defaults: &Table, faults: &mut Vec<Fault>) -> Opti
         let keys: Vec<_> = path.iter().map_while(key).collect();
         let holds_secrets = matches!(keys.first(), Some(&("redis" | "publish")));
         let message = error.message();
-        let message = if holds_secrets { without_text(message) } else { message.to_owned() };
+        let message = if holds_secrets { without_value(message) } else { message };
         faults.push(Fault::new(path.to_string(), message));
         put_back(&mut merged, defaults, &keys)?;
     }
     None
 }
 
-/// The message without the text it is about, which may be a secret.
-fn without_text(message: &str) -> String {
-    let quoted = message.find("string \"").zip(message.rfind("\", expected"));
-    match quoted.and_then(|(from, to)| Some((message.get(..from)?, message.get(to + 1..)?))) {
-        Some((before, after)) => format!("{before}string{after}"),
-        None => message.to_owned(),
-    }
+/// The message without the value it is about, which may be a secret.
+fn without_value(message: &str) -> &str {
+    message.rfind("expected").and_then(|at| message.get(at..)).unwrap_or("cannot be read")
 }
 
 fn key(segment: &serde_path_to_error::Segment) -> Option<&str> {

@@ -111,6 +111,7 @@ pub struct EventSettings {
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct HistorySettings {
     pub events: usize,
+    pub channel_bytes: usize,
     pub bytes: usize,
     #[serde(with = "humantime_serde")]
     pub age: Duration,

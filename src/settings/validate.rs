@@ -40,14 +40,26 @@ impl Settings {
                 faults.push(Fault::new(key, format!("must be at most {MOST_CONNECTIONS}")));
             }
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
-            faults.push(Fault::new("log.level", error));
-        }
+        self.check_log(&mut faults);
         self.check_paths(&mut faults);
         for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {
             stream.check(&format!("stream.{name}"), &mut faults);
         }
         faults
+    }
+
+    fn check_log(&self, faults: &mut Vec<Fault>) {
+        let level = &self.log.level;
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(level) {
+            faults.push(Fault::new("log.level", error));
+        }
+        // The filter takes any other word for a module's name, and then nothing is logged.
+        for word in level.split(',').filter(|word| !word.contains(['=', '['])) {
+            if word.trim().parse::<tracing::level_filters::LevelFilter>().is_err() {
+                let message = format!("{word:?} is none of trace, debug, info, warn, error, off");
+                faults.push(Fault::new("log.level", message));
+            }
+        }
     }
 
     /// No two streams may answer one URL, nor a stream what the gateway answers itself.
@@ -130,7 +142,9 @@ impl Settings {
 impl RedisSection {
     /// What to listen to at all times.
     pub fn standing(&self) -> Vec<ChannelPattern> {
-        self.patterns.iter().filter_map(|pattern| ChannelPattern::new(pattern).ok()).collect()
+        let patterns = self.patterns.iter().filter_map(|pattern| ChannelPattern::new(pattern).ok());
+        // Redis delivers once for each: one that is listed twice counts once.
+        patterns.collect::<indexmap::IndexSet<_>>().into_iter().collect()
     }
 }
 

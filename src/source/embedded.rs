@@ -68,11 +68,11 @@ impl Source for Embedded {
 impl Publisher for EmbeddedPublisher {
     async fn publish(&self, publications: Vec<Publication>) -> Result<usize, PublishError> {
         let total = publications.len();
+        // The room is there before an id is noted: what is noted is also delivered.
+        let room = self.inlet.room().await?;
         let news = self.news(publications);
         let known = total - news.len();
-        for publication in news {
-            self.inlet.publish_checked(publication.channel, publication.payload).await?;
-        }
+        room.publish(news.into_iter().map(|news| (news.channel, news.payload)).collect());
         Ok(known)
     }
 }
@@ -86,9 +86,10 @@ impl EmbeddedPublisher {
         }
         publications.retain(|publication| {
             let Some(id) = &publication.id else { return true };
-            let new = !published.contains_key(id);
+            let id = format!("{}:{id}", publication.channel);
+            let new = !published.contains_key(&id);
             if new {
-                published.insert(id.clone(), now);
+                published.insert(id, now);
             }
             new
         });

@@ -41,7 +41,7 @@ impl Publisher for RedisPublisher {
             script.arg(u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1));
             for Publication { channel, payload, id } in &publications {
                 let id = id.as_deref().unwrap_or_default();
-                script.key(format!("sluice:published:{id}"));
+                script.key(format!("sluice:published:{channel}:{id}"));
                 script.arg(channel.as_str()).arg(id).arg(payload.as_str());
             }
             return script.invoke_async(&mut connection).await.map_err(unconfirmed);
@@ -60,7 +60,7 @@ impl Publisher for RedisPublisher {
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
 fn unconfirmed(error: RedisError) -> PublishError {
-    if error.is_connection_refusal() || error.is_connection_dropped() {
+    if error.is_connection_refusal() {
         return PublishError::Unavailable;
     }
     PublishError::Unconfirmed(error.to_string())

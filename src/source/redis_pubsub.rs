@@ -112,16 +112,13 @@ impl RedisPubSub {
         RedisStates { link: self.link.clone(), keys: self.settings.states.clone() }
     }
 
-    async fn subscribe(&self, link: &Link, demanded: &[Filter]) -> Result<(), SourceError> {
+    async fn subscribe(&self, link: &Link) -> Result<(), SourceError> {
         let mut connection = link.connection.clone();
         if !self.patterns.is_empty() {
             let patterns: Vec<_> = self.patterns.keys().collect();
             connection.psubscribe(patterns).await?;
         }
-        let mut channels: Vec<_> = demanded.iter().map(Filter::as_str).collect();
-        channels.push(&self.probe);
-        connection.subscribe(channels).await?;
-        Ok(())
+        Ok(connection.subscribe(&self.probe).await?)
     }
 
     /// Hands on what has arrived. Returns whether it was our own probe.
@@ -190,8 +187,8 @@ impl Source for RedisPubSub {
     /// Arms: what arrives; what is wanted; operations under way; the probe.
     async fn run(&self, inlet: &Inlet, demand: &Demand) -> Result<(), SourceError> {
         let (link, mut arrivals) = Link::open(&self.client, &self.settings).await?;
-        let demanded = demand.all();
-        self.subscribe(&link, &demanded).await?;
+        self.subscribe(&link).await?;
+        let demanded = listen(link.connection.clone(), demand.all()).await?;
         let _current = self.link.hold(link.clone());
         inlet.connected(demanded).await?;
         tracing::info!(source = Self::NAME, "source connected");
@@ -249,15 +246,37 @@ async fn follow(
     mut connection: MultiplexedConnection,
     changes: Changes,
 ) -> Result<Done, SourceError> {
-    let names =
-        |filters: &[Filter]| filters.iter().map(|f| f.as_str().to_owned()).collect::<Vec<_>>();
-    if !changes.added.is_empty() {
-        connection.subscribe(names(&changes.added)).await?;
-    }
+    listen(connection.clone(), changes.added).await?;
     if !changes.dropped.is_empty() {
         connection.unsubscribe(names(&changes.dropped)).await?;
     }
     Ok(Done::Follow)
+}
+
+/// Subscribes to `filters` and returns those that Redis lets us have. One that it refuses (an ACL)
+/// is logged and left: it is no reason to lose the others.
+async fn listen(
+    mut connection: MultiplexedConnection,
+    filters: Vec<Filter>,
+) -> Result<Vec<Filter>, SourceError> {
+    if filters.is_empty() || connection.subscribe(names(&filters)).await.is_ok() {
+        return Ok(filters);
+    }
+    let mut heard = Vec::new();
+    for filter in filters {
+        match connection.subscribe(filter.as_str()).await {
+            Ok(()) => heard.push(filter),
+            Err(error) if error.code() == Some("NOPERM") => {
+                tracing::warn!(channel = %filter, %error, "Redis refuses a channel");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(heard)
+}
+
+fn names(filters: &[Filter]) -> Vec<&str> {
+    filters.iter().map(Filter::as_str).collect()
 }
 
 async fn send_probe(

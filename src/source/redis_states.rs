@@ -23,7 +23,15 @@ pub(super) struct RedisStates {
 
 impl RedisStates {
     /// Reads the state of `channels`. `again`: it is said even if it is what was known before a gap.
+    /// What cannot be read is logged: without it a stream begins without a snapshot.
     pub(super) async fn look(self, channels: Vec<Channel>, again: bool) -> Result<(), SourceError> {
+        if let Err(error) = self.read(channels, again).await {
+            tracing::warn!(%error, "the last state of a channel could not be read");
+        }
+        Ok(())
+    }
+
+    async fn read(&self, channels: Vec<Channel>, again: bool) -> Result<(), SourceError> {
         let keyed = channels.into_iter().filter_map(|channel| {
             let key = self.keys.key(&channel)?;
             Some((channel, key))
@@ -53,6 +61,6 @@ impl RedisStates {
 #[async_trait]
 impl StoredStates for RedisStates {
     async fn refresh(&self, channels: Vec<Channel>) -> Result<(), SourceError> {
-        self.clone().look(channels, false).await
+        self.read(channels, false).await
     }
 }

@@ -41,7 +41,10 @@ pub async fn supervise(
         let started = Instant::now();
         let Err(error) = source.run(&inlet, &demand).await else { continue };
         if inlet.is_connected() {
-            attempt = 0;
+            // One that is lost at once, again and again, is waited for longer and longer.
+            if started.elapsed() > backoff.most {
+                attempt = 0;
+            }
             reconnects.inc();
             tracing::warn!(source = source.name(), %error, up_seconds = started.elapsed().as_secs(),
                 "source lost");

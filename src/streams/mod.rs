@@ -158,13 +158,23 @@ impl Declared {
             }
             filters.push(filter);
         }
-        match filters.len() {
-            0 => Err(RequestError::Missing(vec![parameter.to_owned()])),
-            1..=MOST_CHANNELS => Ok(filters),
-            _ => Err(RequestError::TooMany),
+        let patterns: Vec<_> = filters.iter().filter_map(Filter::pattern).cloned().collect();
+        if filters.is_empty() {
+            return Err(RequestError::Missing(vec![parameter.to_owned()]));
         }
+        if filters.len() > MOST_CHANNELS || patterns.len() > MOST_PATTERNS {
+            return Err(RequestError::TooMany);
+        }
+        // What another pattern of the request covers needs no look-up of its own.
+        filters.retain(|filter| {
+            let others = patterns.iter().filter(|pattern| pattern.as_str() != filter.as_str());
+            !others.clone().any(|pattern| pattern.covers(filter))
+        });
+        Ok(filters)
     }
 }
 
 /// Channels and patterns one client may ask for.
 const MOST_CHANNELS: usize = 100;
+/// Patterns among them: each costs a look over the channels that start like it.
+const MOST_PATTERNS: usize = 8;

@@ -123,7 +123,7 @@ fn hello(connected: &Connected) -> String {
 
 /// Names that end a stream or speak of it: no payload may take them.
 fn is_ours(name: &str) -> bool {
-    matches!(name, "complete" | "error" | "gap")
+    matches!(name, "complete" | "error" | "gap" | "open")
 }
 
 /// One event. An empty line ends it. A name with a line break in it is left out.

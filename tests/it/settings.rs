@@ -112,7 +112,7 @@ fn every_fault_is_reported_at_once() {
     let faults = faults.lines().map(|line| line.split(" in ").next().unwrap());
     insta::assert_snapshot!(faults.collect::<Vec<_>>().join("\n"), @r#"
     history.age: invalid value: string "long", expected a duration
-    publish.max_events: invalid type: string, expected usize
+    publish.max_events: expected usize
     redis.timeout: must be above 0s
     server.bind: invalid socket address syntax
     server.cors_origins: "app.example" is not an origin such as "https://app.example"

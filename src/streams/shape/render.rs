@@ -3,19 +3,18 @@
 use std::iter::successors;
 
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use super::job::Job;
 use super::string;
-use crate::event::{Event, Shape};
+use crate::event::{Event, Run, Shape};
 
 /// The event, and the run it belongs to.
-pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, (Instant, f64))> {
+pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, Run)> {
     let job = Job::read(event)?;
     let already = job.fields.get("type").and_then(|kind| string(kind));
     if already.as_deref() == Some("video_render_progress") {
         let progress = job.progress.unwrap_or_default();
-        return Some((event.payload.as_str().to_owned(), (event.received, progress)));
+        return Some((event.payload.as_str().to_owned(), run(event, shape, progress)));
     }
     let frames = Frames::of(&job);
     let progress = job.progress.unwrap_or_else(|| frames.progress());
@@ -27,7 +26,7 @@ pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, (Instant
         ("totalFrames", frames.total),
         ("progress", json!(progress)),
         ("fps", frames.fps),
-        ("estimatedTimeRemaining", json!(seconds_left(event, run, progress))),
+        ("estimatedTimeRemaining", json!(seconds_left(event, run))),
         ("stage", json!(stage(&job))),
         ("status", json!(job.status)),
         ("timestamp", job.timestamp.clone()),
@@ -80,12 +79,15 @@ fn stage(job: &Job<'_>) -> &'static str {
     }
 }
 
-/// When and at which progress the present run of the job began: with the first event that is still
-/// known, or with the last that went back.
-fn run(event: &Event, shape: &dyn Shape, progress: f64) -> (Instant, f64) {
+/// The run that the event belongs to. It began with the first event that is still known, or with
+/// the last that went back behind the one before it.
+fn run(event: &Event, shape: &dyn Shape, progress: f64) -> Run {
     shape_oldest_first(event, shape);
-    let began = event.previous.upgrade().and_then(|previous| previous.shaped(shape)?.run);
-    began.filter(|(_, start)| *start <= progress).unwrap_or((event.received, progress))
+    let before = event.previous.upgrade().and_then(|previous| previous.shaped(shape)?.run);
+    match before.filter(|run| run.reached <= progress) {
+        Some(run) => Run { reached: progress, ..run },
+        None => Run { began: event.received, from: progress, reached: progress },
+    }
 }
 
 /// Shapes what came before, from its beginning on: asked from the end, each would ask the one
@@ -99,11 +101,11 @@ fn shape_oldest_first(event: &Event, shape: &dyn Shape) {
 }
 
 /// By the rate since the run began; 0 when there is no rate to go by.
-fn seconds_left(event: &Event, (began, start): (Instant, f64), progress: f64) -> f64 {
-    let (done, left) = (progress - start, 1.0 - progress);
+fn seconds_left(event: &Event, run: Run) -> f64 {
+    let (done, left) = (run.reached - run.from, 1.0 - run.reached);
     if done <= 0.0 || left <= 0.0 {
         return 0.0;
     }
-    let seconds = (event.received - began).as_secs_f64() * left / done;
+    let seconds = (event.received - run.began).as_secs_f64() * left / done;
     (seconds * 10.0).round() / 10.0
 }

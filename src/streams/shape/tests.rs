@@ -120,7 +120,7 @@ fn a_render_event_stays_itself_and_ends_with_its_last_frame() {
 async fn the_time_left_is_estimated_from_the_rate_of_the_present_run() {
     let mut previous: Option<Arc<Event>> = None;
     let mut left = Vec::new();
-    for progress in [0.2, 0.4, 0.6, 0.1, 0.3] {
+    for progress in [0.2, 0.4, 0.6, 0.1, 0.3, 1.0, 0.0, 0.1] {
         let mut next =
             event("job_progress:j", &json!({"status": "processing", "progress": progress}));
         next.previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
@@ -132,7 +132,7 @@ async fn the_time_left_is_estimated_from_the_rate_of_the_present_run() {
         previous = Some(next);
         tokio::time::advance(std::time::Duration::from_secs(10)).await;
     }
-    assert_eq!(left, [0.0, 30.0, 20.0, 0.0, 35.0]);
+    assert_eq!(left, [0.0, 30.0, 20.0, 0.0, 35.0, 0.0, 0.0, 90.0]);
 }
 
 #[test]

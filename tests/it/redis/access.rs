@@ -80,3 +80,26 @@ async fn tls_with_a_certificate_authority_of_ones_own() {
     let wary = TestGateway::start_with(|settings| settings.redis.url.clone_from(&url)).await;
     assert_eq!(wary.get("/readyz").send().await.unwrap().status(), 503);
 }
+
+#[tokio::test]
+async fn what_redis_refuses_costs_nobody_else_anything() {
+    let redis = Redis::start().await;
+    let rights = ["resetchannels", "&alerts*", "&allowed", "&sluice:*", "+@all", "~nothing:*"];
+    redis.cli(&[&["ACL", "SETUSER", "sluice", "on", ">p"][..], &rights].concat());
+    let gateway = TestGateway::start_with(|settings| {
+        settings.redis.url = format!("redis://sluice:p@127.0.0.1:{}", redis.port);
+        settings.redis.patterns = vec!["alerts*".to_owned(), "alerts*".to_owned()];
+    })
+    .await;
+    gateway.ready().await;
+    let _secret = gateway.open("/api/stream?channel=secret").await;
+    // Its state stands in a key that the user may not read.
+    let _job = gateway.open("/api/stream/jobs/j").await;
+    let path = "/api/stream?channel=allowed&channel=alerts&envelope=false&snapshot=false";
+    let mut allowed = gateway.open(path).await;
+    for channel in ["allowed", "alerts"] {
+        gateway.publish(channel, &json!({"channel": channel})).await;
+        assert_eq!(allowed.data().await["channel"], channel);
+    }
+    assert_eq!(gateway.metric("sluice_source_reconnects_total{source=\"redis\"}").await, 0.0);
+}

@@ -122,3 +122,21 @@ async fn alerts_for_everybody_and_for_oneself() {
     assert_eq!(back.connected.data["recovered"], true);
     assert_eq!(back.data().await, alert("missed"), "history after the id");
 }
+
+#[tokio::test]
+async fn whoever_comes_back_after_the_last_word_is_told_to_stop() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.open("/api/stream/ab-test-results/t").await;
+    for (variant, winner) in [("A", false), ("B", true), ("C", false)] {
+        let result =
+            json!({"variantId": variant, "isWinner": winner, "statisticalSignificance": 0.95});
+        gateway.publish("ab_test_results:t", &result).await;
+        assert_eq!(stream.data().await["variantId"], variant);
+    }
+    let after_c = stream.last_event_id.clone();
+    let complete = stream.event().await;
+    assert_eq!((complete.name.as_str(), &complete.id), ("complete", &after_c));
+    let path = "/api/stream/ab-test-results/t";
+    let again = gateway.get(path).header("last-event-id", &complete.id).send().await.unwrap();
+    assert_eq!(again.status(), 204);
+}

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 use crate::event::ChannelPattern;
 use crate::http::{self, App};
 use crate::hub::{
-    GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, SnapshotBounds,
+    GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
+    SnapshotBounds,
 };
 use crate::session::{CloseReason, Registry};
 use crate::settings::{DeliveryClass, RedisSection, Settings};
@@ -210,7 +211,10 @@ fn hub_settings(
         },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
         keys: keys.collect(),
-        linger: settings.events.linger,
+        linger: Lingering {
+            time: settings.events.linger,
+            channels: settings.events.linger_channels,
+        },
         standing,
     }
 }

@@ -6,13 +6,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Lingering};
 use super::demand::Demand;
 use super::history::{History, HistoryBounds, Missed};
 use super::snapshot::{KeyRule, SnapshotBounds, Snapshots};
@@ -31,9 +30,9 @@ pub struct HubSettings {
     pub snapshot: SnapshotBounds,
     /// Channels that carry the state of several things.
     pub keys: Vec<KeyRule>,
-    /// How long a channel that nobody listens to any more is still listened to, so that a client
+    /// Until when a channel that nobody listens to any more is still listened to, so that a client
     /// that returns misses nothing.
-    pub linger: Duration,
+    pub linger: Lingering,
     /// What the source listens to at all times.
     pub standing: Vec<ChannelPattern>,
 }

@@ -19,6 +19,8 @@ pub(super) struct Coverage {
     idle: VecDeque<(Instant, Filter)>,
     waiting: Vec<Waiting>,
     linger: Duration,
+    /// Filters that are asked for and that nobody occupies, at most; the longest idle go first.
+    most_idle: usize,
     demand: Demand,
     connected: bool,
 }
@@ -34,20 +36,30 @@ struct Asked {
     left: Option<Instant>,
 }
 
+/// How long, and how many, channels are still listened to when nobody wants them any more.
+#[derive(Debug, Clone, Copy)]
+pub struct Lingering {
+    /// How long.
+    pub time: Duration,
+    /// How many.
+    pub channels: usize,
+}
+
 struct Waiting {
     filters: Vec<Filter>,
     reply: oneshot::Sender<()>,
 }
 
 impl Coverage {
-    pub(super) fn new(standing: Vec<ChannelPattern>, linger: Duration, demand: Demand) -> Self {
+    pub(super) fn new(standing: Vec<ChannelPattern>, lingering: Lingering, demand: Demand) -> Self {
         Self {
             standing,
             standing_since: None,
             asked: HashMap::new(),
             idle: VecDeque::new(),
             waiting: Vec::new(),
-            linger,
+            linger: lingering.time,
+            most_idle: lingering.channels,
             demand,
             connected: false,
         }
@@ -98,6 +110,9 @@ impl Coverage {
                 missing.push(filter.clone());
             }
         }
+        while self.idle.len() > self.most_idle {
+            self.let_go();
+        }
         let Some(reply) = reply else { return };
         if missing.is_empty() || !self.connected {
             // Whoever asked may have gone away; then nobody waits for the answer.
@@ -127,11 +142,7 @@ impl Coverage {
     /// Lets go of filters that nobody has listened to for the time of lingering.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.idle.front().is_some_and(|(left, _)| now - *left >= self.linger) {
-            let Some((left, filter)) = self.idle.pop_front() else { break };
-            if self.asked.get(&filter).is_some_and(|asked| asked.left == Some(left)) {
-                self.asked.remove(&filter);
-                self.demand.drop_filter(&filter);
-            }
+            self.let_go();
         }
         self.waiting.retain(|waiting| !waiting.reply.is_closed());
     }
@@ -165,6 +176,15 @@ impl Coverage {
         self.connected = false;
         self.asked.values_mut().for_each(|asked| asked.live = false);
         self.waiting.clear();
+    }
+
+    /// Lets go of what has been idle longest.
+    fn let_go(&mut self) {
+        let Some((left, filter)) = self.idle.pop_front() else { return };
+        if self.asked.get(&filter).is_some_and(|asked| asked.left == Some(left)) {
+            self.asked.remove(&filter);
+            self.demand.drop_filter(&filter);
+        }
     }
 
     fn answer(&mut self) {

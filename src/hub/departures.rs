@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The subscribers of one shard whose clients are gone. Each is listed once, so the list is never
-/// longer than the shard has subscribers.
+/// The subscribers of one shard whose clients are gone. Each leaves once, so the list is no longer
+/// than the number of those who left since the shard last looked.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
     gone: Mutex<Vec<usize>>,

@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::core::{Arrival, HubSettings, Resume};
+pub use coverage::Lingering;
 pub use demand::{Changes, Demand};
 pub use departures::Seat;
 pub use history::HistoryBounds;

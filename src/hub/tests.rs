@@ -66,7 +66,7 @@ fn settings(shards: usize) -> HubSettings {
         },
         snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },
         keys: Vec::new(),
-        linger: Duration::from_secs(60),
+        linger: Lingering { time: Duration::from_secs(60), channels: 1000 },
         standing: vec![ChannelPattern::new("*").unwrap()],
     }
 }

@@ -13,11 +13,17 @@ pub(super) struct Topics<T> {
     exact: HashMap<Channel, T>,
     patterns: HashMap<Box<str>, Vec<(ChannelPattern, T)>>,
     prefix_lengths: BTreeMap<usize, usize>,
+    pattern_count: usize,
 }
 
 impl<T> Default for Topics<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), patterns: HashMap::new(), prefix_lengths: BTreeMap::new() }
+        Self {
+            exact: HashMap::new(),
+            patterns: HashMap::new(),
+            prefix_lengths: BTreeMap::new(),
+            pattern_count: 0,
+        }
     }
 }
 
@@ -38,6 +44,7 @@ impl<T: Default> Topics<T> {
         let index = group.iter().position(|(known, _)| known == pattern).unwrap_or(group.len());
         if index == group.len() {
             group.push((pattern.clone(), T::default()));
+            self.pattern_count += 1;
         }
         #[expect(clippy::indexing_slicing, reason = "pushed above if it was not there")]
         &mut group[index].1
@@ -67,6 +74,7 @@ impl<T> Topics<T> {
         let group = self.patterns.get_mut(prefix)?;
         let index = group.iter().position(|(known, _)| known == pattern)?;
         let (_, entry) = group.swap_remove(index);
+        self.pattern_count -= 1;
         if group.is_empty() {
             self.patterns.remove(prefix);
             if let Some(count) = self.prefix_lengths.get_mut(&prefix.len()) {
@@ -95,7 +103,7 @@ impl<T> Topics<T> {
 
     /// How many filters have an entry.
     pub(super) fn len(&self) -> usize {
-        self.exact.len() + self.patterns.values().map(Vec::len).sum::<usize>()
+        self.exact.len() + self.pattern_count
     }
 
     /// Every filter with its entry.

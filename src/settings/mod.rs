@@ -104,6 +104,7 @@ pub struct EventSettings {
     pub max_bytes: usize,
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
+    pub linger_channels: usize,
 }
 
 /// `[history]`

@@ -36,7 +36,7 @@ pub async fn supervise(
     metrics: Arc<Metrics>,
 ) {
     let reconnects = metrics.source_reconnects_total.with_label_values(&[source.name()]);
-    let mut attempt = 0;
+    let mut attempt = 0_u32;
     loop {
         let started = Instant::now();
         let Err(error) = source.run(&inlet, &demand).await else { continue };
@@ -48,7 +48,7 @@ pub async fn supervise(
             reconnects.inc();
             tracing::warn!(source = source.name(), %error, up_seconds = started.elapsed().as_secs(),
                 "source lost");
-        } else {
+        } else if attempt == 0 || attempt.is_power_of_two() {
             tracing::warn!(source = source.name(), %error, attempt, "source not reached");
         }
         if inlet.lost().await.is_err() {

@@ -57,7 +57,7 @@ metrics! {
         events_received_total: IntCounterVec, ["source"];
         /// Events that were not let in, by reason.
         events_dropped_total: IntCounterVec, ["reason"];
-        /// Events replaced by a newer one of their channel because a client lagged, by delivery class.
+        /// Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
         events_conflated_total: IntCounterVec, ["class"];
         /// Events published through this gateway.
         events_published_total: IntCounter;
@@ -71,7 +71,7 @@ metrics! {
         gaps_total: IntCounterVec, ["reason"];
         /// Whether a source is connected (1) or not (0).
         source_up: IntGaugeVec, ["source"];
-        /// How often a source was lost and connected again.
+        /// How often a source was lost.
         source_reconnects_total: IntCounterVec, ["source"];
         /// Seconds the last probe took through the source and back.
         source_probe_seconds: GaugeVec, ["source"];

@@ -110,7 +110,7 @@ async fn the_metrics_have_names_and_help() {
     insta::assert_snapshot!(help, @r"
     build_info Always 1; the labels say what runs.
     connections Connections that are open, whatever they carry.
-    events_conflated_total Events replaced by a newer one of their channel because a client lagged, by delivery class.
+    events_conflated_total Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
     events_dropped_total Events that were not let in, by reason.
     events_published_total Events published through this gateway.
     events_received_total Events that entered, by source.
@@ -126,7 +126,7 @@ async fn the_metrics_have_names_and_help() {
     sessions_closed_total Sessions that have ended, by the reason they ended for.
     snapshot_bytes Bytes held as the last events of channels.
     snapshot_channels Channels whose last event is held.
-    source_reconnects_total How often a source was lost and connected again.
+    source_reconnects_total How often a source was lost.
     source_up Whether a source is connected (1) or not (0).
     subscribed_topics Channels and patterns with at least one session.
     subscriptions Subscriptions of sessions to channels and patterns.

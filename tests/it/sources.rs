@@ -134,6 +134,19 @@ async fn a_channel_on_demand_is_heard_for_a_while_after_its_last_client() {
 }
 
 #[tokio::test]
+async fn of_channels_nobody_wants_any_more_only_so_many_are_heard() {
+    let few = |settings: &mut Settings| settings.events.linger_channels = 2;
+    for (gateway, redis) in gateways(few).await {
+        for n in 0..5 {
+            drop(gateway.open(&format!("/api/stream?channel=left:{n}")).await);
+        }
+        let Some(redis) = redis else { continue };
+        let heard = || redis.cli(&["PUBSUB", "CHANNELS", "left:*"]).lines().count();
+        wait_for("letting go", async || heard() <= 2).await;
+    }
+}
+
+#[tokio::test]
 async fn an_id_is_published_once() {
     for (gateway, _redis) in gateways(|_| {}).await {
         let mut stream = gateway.open("/api/stream?channel=alerts&envelope=false").await;

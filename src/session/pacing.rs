@@ -38,7 +38,7 @@ impl Paced {
 
     /// Keeps an event until it is due. What is not an event waits only behind events.
     pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant, pipe: &Pipe, plan: &Plan) {
-        if self.closing.is_some() && !matches!(outgoing, Outgoing::Complete { .. }) {
+        if self.closing.is_some() {
             return;
         }
         if self.held.is_empty() && !matches!(outgoing, Outgoing::Event(_)) {

@@ -200,6 +200,26 @@ async fn a_window_goes_out_together_and_an_end_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
+    let rate = Pace::Rate(Duration::from_secs(1));
+    let mut fixture = Fixture::new(DeliveryClass::Log, SMALL, rate);
+    for n in 0..20 {
+        fixture.tell("a:1", &n.to_string());
+    }
+    fixture.tell("a:1", "\"end\"");
+    let mut said = Vec::new();
+    while fixture.flow() == Flow::Continue {
+        said.extend(fixture.said().await);
+        tokio::time::advance(Duration::from_millis(1001)).await;
+        fixture.pass_deadline();
+    }
+    said.extend(fixture.said().await);
+    let expected: Vec<_> = (0..said.len()).map(|n| format!("a:1={n}")).collect();
+    assert_eq!(said, expected);
+    assert_eq!(fixture.session.pipe.close_reason(), Some(CloseReason::SlowConsumer));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rate_conflates_state_and_delays_a_log() {
     for (class, expected) in
         [(DeliveryClass::State, vec![1, 9]), (DeliveryClass::Log, (1..=9).collect())]

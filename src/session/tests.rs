@@ -202,8 +202,8 @@ async fn a_window_goes_out_together_and_an_end_does_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
     let rate = Pace::Rate(Duration::from_secs(1));
-    let mut fixture = Fixture::new(DeliveryClass::Log, SMALL, rate);
-    // One goes out at once, four wait, and the end does not fit.
+    let mut fixture = Fixture::new(DeliveryClass::Log, 4 * 65 + 67, rate);
+    // One goes out at once, four wait; the end does not fit, though `complete` would.
     for n in 0..5 {
         fixture.tell("a:1", &n.to_string());
     }

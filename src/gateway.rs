@@ -24,6 +24,7 @@ use crate::source::{
 };
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
+use crate::wire::Tuning;
 
 /// A running gateway.
 pub struct Gateway {
@@ -94,6 +95,11 @@ impl Gateway {
             publisher: source.publisher(),
             states: source.stored_states(),
             metrics: Arc::clone(&metrics),
+            tuning: Arc::new(Tuning {
+                dead_after: settings.server.dead_after,
+                stalled_after: settings.server.stalled_after,
+                unsent_bytes: settings.outbox.unsent_bytes,
+            }),
             stop: stop.clone(),
             started: Instant::now(),
             on_loopback: address.ip().is_loopback(),
@@ -153,10 +159,11 @@ fn begin_at_zero(metrics: &Metrics) {
     for reason in GapReason::ALL {
         metrics.gaps_total.with_label_values(&[reason.as_str()]).reset();
     }
-    for reason in CloseReason::ALL {
-        metrics.sessions_closed_total.with_label_values(&[reason.as_str()]).reset();
-    }
     for class in [DeliveryClass::State, DeliveryClass::Log] {
+        for reason in CloseReason::ALL {
+            let labels = [class.as_str(), reason.as_str()];
+            metrics.sessions_closed_total.with_label_values(&labels).reset();
+        }
         metrics.events_conflated_total.with_label_values(&[class.as_str()]).reset();
     }
     for reason in ["channel", "payload"] {
@@ -203,6 +210,7 @@ fn hub_settings(
     let keys = streams.keys().into_iter().map(|(channels, field)| KeyRule { channels, field });
     HubSettings {
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
+        backlog: settings.outbox.total_bytes,
         history: HistoryBounds {
             events: history.events,
             channel_bytes: history.channel_bytes,

@@ -16,7 +16,7 @@ pub struct Frame {
 
 /// The encodings of one event that have been asked for so far.
 #[derive(Debug, Default)]
-pub struct FrameCache([OnceLock<Frame>; Variant::COUNT]);
+pub struct FrameCache([OnceLock<Frame>; Variant::ALL.len()]);
 
 /// One way to encode an event. Each is made once, on first use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,7 +28,18 @@ pub struct Variant {
 }
 
 impl Variant {
-    const COUNT: usize = 4;
+    /// Every variant, in the order of their caches.
+    pub const ALL: [Self; 4] = [
+        Self { named: false, compressed: false },
+        Self { named: true, compressed: false },
+        Self { named: false, compressed: true },
+        Self { named: true, compressed: true },
+    ];
+
+    /// Its place in [`Variant::ALL`].
+    pub fn index(self) -> usize {
+        usize::from(self.named) + 2 * usize::from(self.compressed)
+    }
 }
 
 impl Frame {
@@ -43,8 +54,8 @@ impl Frame {
     }
 
     /// The bytes with their chunk head and end.
-    pub fn chunk(&self) -> Bytes {
-        self.chunk.clone()
+    pub fn chunk(&self) -> &Bytes {
+        &self.chunk
     }
 
     /// The bytes alone.
@@ -56,8 +67,7 @@ impl Frame {
 impl FrameCache {
     /// The frame of `variant`, made by `encode` if nobody asked for it before.
     pub fn get(&self, variant: Variant, encode: impl FnOnce() -> Frame) -> Frame {
-        let index = usize::from(variant.named) + 2 * usize::from(variant.compressed);
-        match self.0.get(index) {
+        match self.0.get(variant.index()) {
             Some(slot) => slot.get_or_init(encode).clone(),
             None => encode(),
         }

@@ -32,6 +32,7 @@ use crate::shutdown::Stop;
 use crate::source::{Publisher, StoredStates};
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
+use crate::wire::Tuning;
 use problem::Problem;
 use stream::StreamDoor;
 
@@ -54,6 +55,7 @@ pub struct App {
     pub publisher: Arc<dyn Publisher>,
     pub states: Option<Arc<dyn StoredStates>>,
     pub metrics: Arc<Metrics>,
+    pub tuning: Arc<Tuning>,
     pub stop: Stop,
     pub started: Instant,
     /// Whether only this machine can reach the gateway.

@@ -1,13 +1,14 @@
 //! The accept loop: one task a connection, with limits and time-outs, and a way to end them.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Request, Version};
+use axum::http::{Method, Request, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,11 +17,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::App;
 use crate::shutdown::Stop;
+use crate::wire::{self, Connection, Count, Exit, Leave, Lent};
 
 /// Accepts connections until the gateway stops and the last stream has ended; until then, whoever
 /// asks is told that it stops.
@@ -75,30 +76,55 @@ fn builder(app: &App, keep_alive: bool) -> Builder<OnStop> {
     builder
 }
 
+/// Serves one connection until it ends or leaves hyper.
 async fn connection(
     stream: TcpStream,
     router: Router,
     builder: Builder<OnStop>,
     app: Arc<App>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    if let Err(error) = app.tuning.apply(&stream) {
+        tracing::debug!(%error, "a connection could not be set up");
     }
-    app.metrics.connections.inc();
+    let count = Count::new(app.metrics.connections.clone());
+    let (stream, exit) = (Arc::new(stream), Exit::default());
+    let left = speak_http(&stream, &exit, router, builder, &app).await;
+    // hyper is gone, and with it its view of the socket.
+    let stream = Arc::into_inner(stream);
+    match left {
+        Some(Leave::Stream(slot)) => {
+            let tuning = Arc::clone(&app.tuning);
+            let connection = stream.map(|stream| Connection::new(stream, tuning, permit, count));
+            if let Some(slot) = slot.upgrade() {
+                slot.leave(connection);
+            }
+        }
+        Some(Leave::Cut) => stream.iter().for_each(wire::reset),
+        None => {}
+    }
+}
+
+/// Lets hyper serve the connection. Returns how it left hyper, if it did not end there.
+async fn speak_http(
+    stream: &Arc<TcpStream>,
+    exit: &Exit,
+    router: Router,
+    builder: Builder<OnStop>,
+    app: &App,
+) -> Option<Leave> {
     let asked = Arc::new(AtomicBool::new(false));
-    let too_slow = CancellationToken::new();
-    let (note, laggard) = (Arc::clone(&asked), Laggard(too_slow.clone()));
+    let (note, way_out) = (Arc::clone(&asked), exit.clone());
     let service = router.map_request(move |mut request: Request<Incoming>| {
         note.store(true, Ordering::Relaxed);
-        // A connection of HTTP/2 carries the streams of many: one laggard does not end it.
-        let shared = request.version() == Version::HTTP_2;
-        let laggard = if shared { Laggard(CancellationToken::new()) } else { laggard.clone() };
-        request.extensions_mut().insert(laggard);
+        // A connection of HTTP/2 carries many streams, and HTTP/1.0 has no chunks.
+        if request.version() == Version::HTTP_11 && request.method() == Method::GET {
+            request.extensions_mut().insert(way_out.clone());
+        }
         request
     });
-    let service = TowerToHyperService::new(service);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
+    let io = TokioIo::new(Lent::new(stream, exit));
+    let served = builder.serve_connection(io, TowerToHyperService::new(service));
     tokio::pin!(served);
     // hyper's own time-out begins only when it knows which HTTP is spoken.
     let silent = async {
@@ -114,33 +140,28 @@ async fn connection(
         }
         app.stop.requested().await;
     };
-    // It still gets what waits for it, if it reads now.
-    let lagging = async {
-        too_slow.cancelled().await;
-        sleep(LAST_CHANCE).await;
-    };
-    let result = tokio::select! {
-        result = served.as_mut() => result,
-        () = silent => Ok(()),
-        () = lagging => Ok(()),
-        () = stopped => {
+    tokio::pin!(silent, stopped);
+    let mut stopping = false;
+    poll_fn(|context| {
+        if let Poll::Ready(result) = served.as_mut().poll(context) {
+            if let Err(error) = result {
+                tracing::trace!(%error, "connection ended");
+            }
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(leave) = exit.poll_leave(context) {
+            return Poll::Ready(Some(leave));
+        }
+        if !stopping && stopped.as_mut().poll(context).is_ready() {
+            stopping = true;
             // Finishes what is under way: streams end by themselves, each at its moment.
             served.as_mut().graceful_shutdown();
-            served.await
+            context.waker().wake_by_ref();
         }
-    };
-    if let Err(error) = result {
-        tracing::trace!(%error, "connection ended");
-    }
-    app.metrics.connections.dec();
+        silent.as_mut().poll(context).map(|()| None)
+    })
+    .await
 }
-
-/// Marks a connection whose client reads too slowly: it is cut.
-#[derive(Debug, Clone)]
-pub(super) struct Laggard(pub(super) CancellationToken);
-
-/// How long a client that was too slow may take for what still waits for it.
-const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// Without file descriptors, accepting fails at once, again and again.
 async fn pause_after(error: &io::Error) {

@@ -1,6 +1,5 @@
 //! `GET` of a declared stream: who may, what it listens to, and then its session's words as bytes.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +10,16 @@ use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::options::StreamOptions;
 use super::problem::Problem;
-use super::serve::Laggard;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
-use crate::session::{
-    Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
-};
+use crate::session::{Connected, OutboxSettings, Outgoing, Plan, Session};
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
-use crate::wire::{Sse, Wire};
+use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
 
 /// How long a client waits for the source before its stream begins without it.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,16 +29,38 @@ const TRANSPORT: &str = "sse";
 pub(super) struct StreamDoor {
     app: Arc<App>,
     stream: Arc<Declared>,
-    plan: Arc<Plan>,
+    shaped: Face,
     /// For clients that want no envelope.
-    bare: Arc<Plan>,
+    bare: Face,
+}
+
+/// A stream in one shape.
+struct Face {
+    plan: Arc<Plan>,
+    /// In the order of [`Variant::ALL`].
+    writers: [Arc<Writer>; Variant::ALL.len()],
 }
 
 impl StreamDoor {
     pub(super) fn new(app: &Arc<App>, stream: &Arc<Declared>) -> Arc<Self> {
-        let plan = |shape| Arc::new(plan(app, stream, shape));
-        let (shaped, bare) = (plan(&stream.shape), plan(&stream.bare));
-        Arc::new(Self { app: Arc::clone(app), stream: Arc::clone(stream), plan: shaped, bare })
+        let (shaped, bare) =
+            (Face::new(app, stream, &stream.shape), Face::new(app, stream, &stream.bare));
+        Arc::new(Self { app: Arc::clone(app), stream: Arc::clone(stream), shaped, bare })
+    }
+}
+
+impl Face {
+    fn new(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Self {
+        let writers = Variant::ALL.map(|variant| {
+            let wire = Sse::new(Arc::clone(shape), variant, app.settings.compress.above_bytes);
+            Arc::new(Writer::new(wire, &app.metrics))
+        });
+        Self { plan: Arc::new(plan(app, stream, shape)), writers }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is one for each variant")]
+    fn writer(&self, variant: Variant) -> Arc<Writer> {
+        Arc::clone(&self.writers[variant.index()])
     }
 }
 
@@ -51,7 +68,7 @@ pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
     path: Result<RawPathParams, RawPathParamsRejection>,
     RawQuery(query): RawQuery,
-    Extension(Laggard(too_slow)): Extension<Laggard>,
+    exit: Option<Extension<Exit>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
@@ -64,7 +81,9 @@ pub(super) async fn open(
     let asked = StreamOptions::read(stream, &params, &headers)
         .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
-        Ok((options, filters)) => begin(&door, options, filters, too_slow).await,
+        Ok((options, filters)) => {
+            begin(&door, options, filters, exit.map(|Extension(exit)| exit)).await
+        }
         Err(error) => refuse(app, stream, &error),
     }
 }
@@ -73,23 +92,32 @@ async fn begin(
     door: &StreamDoor,
     options: StreamOptions,
     filters: Arc<[Filter]>,
-    too_slow: CancellationToken,
+    exit: Option<Exit>,
 ) -> Result<Response, Problem> {
     let app = &door.app;
     let ticket = app.registry.enter(TRANSPORT, &door.stream.name)?;
-    let plan = Arc::clone(if options.envelope { &door.plan } else { &door.bare });
-    let wire =
-        Sse::new(Arc::clone(&plan.shape), options.variant, app.settings.compress.above_bytes);
+    let face = if options.envelope { &door.shaped } else { &door.bare };
+    let leaves = exit.is_some();
+    let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
 
     listen(app, &filters, options.snapshot).await?;
-    let own = Options { pace: options.pace, too_slow };
-    let (session, reader) = Session::new(plan, ticket, Arc::clone(&filters), own);
+    let plan = Arc::clone(&face.plan);
+    let session = Session::new(plan, ticket, Arc::clone(&filters), options.pace, outlet);
     let (subscriber, resume, snapshot) = (Box::new(session), options.resume, options.snapshot);
     app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
-    match reader.opening().await {
+    match body.opening().await {
         Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),
         Opening::TurnedAway => Ok(come_back(&door.stream)),
-        Opening::Open => Ok(event_stream(body(app, reader, wire))),
+        Opening::Open => {
+            let mut response = event_stream(Body::from_stream(body));
+            if leaves {
+                // The connection carries this stream and ends with it.
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        }
     }
 }
 
@@ -125,36 +153,8 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
         shape: Arc::clone(shape),
         outbox: OutboxSettings { class: stream.class, bytes, replay_bytes: outbox.replay_bytes },
         keep_alive: app.settings.server.keep_alive,
+        stalled_after: app.settings.server.stalled_after,
         metrics: Arc::clone(&app.metrics),
-    }
-}
-
-fn body(app: &App, mut reader: PipeReader, wire: Sse) -> Body {
-    let frames = app.metrics.frames_sent_total.with_label_values(&[TRANSPORT]);
-    let bytes = app.metrics.sent_bytes_total.with_label_values(&[TRANSPORT]);
-    let latency = app.metrics.publish_to_flush_seconds.clone();
-    Body::from_stream(async_stream::stream! {
-        while let Some(said) = reader.next().await {
-            let mut sent = 0;
-            frames.inc_by(said.len() as u64);
-            if let Some(event) = said.iter().find_map(live_event) {
-                latency.observe(event.received.elapsed().as_secs_f64());
-            }
-            for outgoing in said {
-                let frame = wire.encode(&outgoing).body();
-                sent += frame.len() as u64;
-                yield Ok::<_, Infallible>(frame);
-            }
-            bytes.inc_by(sent);
-        }
-    })
-}
-
-fn live_event(outgoing: &Outgoing) -> Option<&crate::event::Event> {
-    match outgoing {
-        Outgoing::Event(event) => Some(event),
-        Outgoing::Batch(events) => events.first().map(|event| &**event),
-        _ => None,
     }
 }
 

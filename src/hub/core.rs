@@ -24,6 +24,9 @@ use crate::event::{Channel, ChannelPattern, Epoch, Event, Filter, Payload, Posit
 pub struct HubSettings {
     /// How many shards share the subscribers.
     pub shards: usize,
+    /// How many bytes may wait for all subscribers together; beyond it those furthest behind have
+    /// to go.
+    pub backlog: usize,
     /// How much is kept for those who come back.
     pub history: HistoryBounds,
     /// How much is kept for those who come late.

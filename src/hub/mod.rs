@@ -10,10 +10,10 @@
 //! alone owns its subscribers. Every queue between them is bounded: a full one makes the source
 //! wait, never a client, because a shard does not wait for clients.
 
+mod budget;
 mod core;
 mod coverage;
 mod demand;
-mod departures;
 mod history;
 mod inlet;
 mod names;
@@ -23,6 +23,7 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod wakes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +35,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 pub use self::core::{Arrival, HubSettings, Resume};
 pub use coverage::Lingering;
 pub use demand::{Changes, Demand};
-pub use departures::Seat;
 pub use history::HistoryBounds;
 pub use inlet::{Inlet, InletSettings, Room};
 pub use snapshot::{KeyRule, SnapshotBounds};
@@ -44,6 +44,7 @@ use self::core::{Core, Delivery};
 use crate::event::{Channel, Filter, Payload};
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
+use budget::Budget;
 use shard::Shard;
 
 /// Commands that wait for the hub, at most; then their senders wait.
@@ -92,10 +93,12 @@ impl Hub {
         stop: &Stop,
     ) -> (Self, Demand) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let budget = Budget::new(settings.backlog, metrics.outbox_bytes.clone());
         let mut shards = Vec::new();
         for index in 0..settings.shards.max(1) {
             let (deliveries, inbox) = mpsc::channel(BATCHES);
-            stop.spawn(Shard::new(index, drain, commands.clone()).run(inbox, stop.clone()));
+            let shard = Shard::new(index, drain, commands.clone(), budget.clone());
+            stop.spawn(shard.run(inbox, stop.clone()));
             shards.push(deliveries);
         }
         let demand = Demand::default();

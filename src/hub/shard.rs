@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop:  deliveries ─┐
-//!        departures ─┼─► signals to subscribers ─► dirty ─► flush each once
+//!        wakes ──────┼─► signals to subscribers ─► dirty ─► flush each once
 //!        deadlines ──┘
 //! ```
 //!
@@ -20,10 +20,11 @@ use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue;
 
 use super::Command;
+use super::budget::Budget;
 use super::core::{Delivery, Join};
-use super::departures::Departures;
 use super::subscriber::{Flow, Gap, Signal, Start, Subscriber};
 use super::topics::Topics;
+use super::wakes::Wakes;
 use crate::event::{Event, Filter};
 use crate::shutdown::Stop;
 
@@ -32,7 +33,8 @@ pub(super) struct Shard {
     /// Over which the node tells its clients to leave when it stops.
     drain: Duration,
     hub: mpsc::Sender<Command>,
-    departures: Arc<Departures>,
+    budget: Budget,
+    wakes: Arc<Wakes>,
     topics: Topics<Vec<usize>>,
     subscribers: Slab<Entry>,
     deadlines: DelayQueue<usize>,
@@ -48,18 +50,26 @@ struct Entry {
     deadline: Option<(delay_queue::Key, Instant)>,
     /// The last event it was told, so that one that passes two of its filters is told once.
     last: u64,
+    /// The bytes that waited for it when it was last asked.
+    backlog: usize,
     dirty: bool,
     /// When the node stops: the moment this client is told.
     stop_at: Option<Instant>,
 }
 
 impl Shard {
-    pub(super) fn new(index: usize, drain: Duration, hub: mpsc::Sender<Command>) -> Self {
+    pub(super) fn new(
+        index: usize,
+        drain: Duration,
+        hub: mpsc::Sender<Command>,
+        budget: Budget,
+    ) -> Self {
         Self {
             index,
             drain,
             hub,
-            departures: Arc::default(),
+            budget,
+            wakes: Arc::default(),
             topics: Topics::default(),
             subscribers: Slab::new(),
             deadlines: DelayQueue::new(),
@@ -70,10 +80,10 @@ impl Shard {
     }
 
     /// Runs until the hub has ended, which it does when the node stops and everybody has left. Arms:
-    /// deliveries; clients gone; deadlines; room to tell the hub; the stop.
+    /// deliveries; subscribers woken; deadlines; room to tell the hub; the stop.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Vec<Delivery>>, stop: Stop) {
         let hub = self.hub.clone();
-        let departures = Arc::clone(&self.departures);
+        let wakes = Arc::clone(&self.wakes);
         let stop_requested = stop.requested();
         tokio::pin!(stop_requested);
         loop {
@@ -88,8 +98,8 @@ impl Shard {
                         self.deliver(more);
                     }
                 }
-                () = departures.some() => self.mark_departed(),
-                Some(due) = self.deadlines.next() => self.wake(due.into_inner()),
+                () = wakes.some() => self.wake_up(),
+                Some(due) = self.deadlines.next() => self.deadline(due.into_inner()),
                 Ok(permit) = hub.reserve(), if !self.released.is_empty() => {
                     if let Some(filters) = self.released.pop_front() {
                         permit.send(Command::Depart { shard: self.index, filters });
@@ -133,6 +143,7 @@ impl Shard {
             filters: Arc::clone(&filters),
             deadline: None,
             last: 0,
+            backlog: 0,
             dirty: false,
             stop_at: self.stopping.then(Instant::now),
         };
@@ -140,7 +151,7 @@ impl Shard {
         for filter in &*filters {
             self.topics.entry(filter).push(key);
         }
-        let start = Start { position, from, seat: self.departures.seat(key) };
+        let start = Start { position, from, waker: self.wakes.waker(key) };
         self.signal(key, Signal::Start(Box::new(start)));
     }
 
@@ -163,15 +174,14 @@ impl Shard {
         }
     }
 
-    fn mark_departed(&mut self) {
-        for key in self.departures.take() {
-            if let Some(entry) = self.subscribers.get_mut(key) {
-                entry.mark(key, &mut self.dirty);
-            }
+    fn wake_up(&mut self) {
+        let wakes = Arc::clone(&self.wakes);
+        for key in wakes.take() {
+            self.signal(key, Signal::Woken);
         }
     }
 
-    fn wake(&mut self, key: usize) {
+    fn deadline(&mut self, key: usize) {
         let now = Instant::now();
         let Some(entry) = self.subscribers.get_mut(key) else { return };
         entry.deadline = None;
@@ -197,18 +207,50 @@ impl Shard {
     }
 
     fn flush(&mut self) {
-        for key in std::mem::take(&mut self.dirty) {
-            let Some(entry) = self.subscribers.get_mut(key) else { continue };
-            entry.dirty = false;
-            match entry.subscriber.flush() {
-                Flow::Continue => entry.schedule(key, &mut self.deadlines),
-                Flow::Ended => self.remove(key),
-            }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let now = Instant::now();
+        for key in dirty.drain(..) {
+            self.flush_one(key, now);
         }
+        self.dirty = dirty;
+        if self.budget.is_exceeded() {
+            self.shed(now);
+        }
+    }
+
+    fn flush_one(&mut self, key: usize, now: Instant) {
+        let Some(entry) = self.subscribers.get_mut(key) else { return };
+        entry.dirty = false;
+        match entry.subscriber.flush(now) {
+            Flow::Continue => {
+                let backlog = entry.subscriber.backlog();
+                self.budget.change(entry.backlog, backlog);
+                entry.backlog = backlog;
+                entry.schedule(key, &mut self.deadlines);
+            }
+            Flow::Ended => self.remove(key),
+        }
+    }
+
+    /// Too much waits on this node: those who are furthest behind have to go.
+    fn shed(&mut self, now: Instant) {
+        let behind = self.subscribers.iter().filter(|(_, entry)| entry.backlog > 0);
+        let mut behind: Vec<_> = behind.map(|(key, entry)| (entry.backlog, key)).collect();
+        behind.sort_unstable();
+        let mut shed = 0_usize;
+        while self.budget.is_exceeded() {
+            let Some((_, key)) = behind.pop() else { break };
+            let Some(entry) = self.subscribers.get_mut(key) else { continue };
+            entry.subscriber.receive(Signal::Shed, now);
+            self.flush_one(key, now);
+            shed += 1;
+        }
+        tracing::warn!(sessions = shed, "too much waits for slow clients: the slowest were closed");
     }
 
     fn remove(&mut self, key: usize) {
         let entry = self.subscribers.remove(key);
+        self.budget.change(entry.backlog, 0);
         if let Some((timer, _)) = entry.deadline {
             self.deadlines.remove(&timer);
         }

@@ -1,11 +1,11 @@
 //! What the hub tells those who listen, and the little it asks of them.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::departures::Seat;
 use crate::event::{Event, Filter, Position};
 
 /// Someone who listens, owned by one shard.
@@ -16,7 +16,11 @@ pub trait Subscriber: Send {
     fn receive(&mut self, signal: Signal<'_>, now: Instant);
 
     /// Passes on what has come in since the last call. Called once per batch of signals.
-    fn flush(&mut self) -> Flow;
+    fn flush(&mut self, now: Instant) -> Flow;
+
+    /// How many bytes wait for it, in this process and in the kernel: what the node gets back when
+    /// it is [shed](Signal::Shed).
+    fn backlog(&self) -> usize;
 
     /// When [`Signal::Deadline`] is due next. May move later at any time; the shard then asks again.
     fn deadline(&self) -> Option<Instant>;
@@ -31,8 +35,12 @@ pub enum Signal<'a> {
     Event(&'a Arc<Event>),
     /// Some of its channels may have missed events.
     Gap(Gap),
+    /// Somebody has used [`Start::waker`].
+    Woken,
     /// The time it asked for has come.
     Deadline,
+    /// Too much waits on this node, and most of it here: it has to end at once and let all go.
+    Shed,
     /// The node stops. The client may come back after `retry`.
     Stop {
         /// A delay of its own for each client, so that they do not all come back at once.
@@ -56,8 +64,8 @@ pub struct Start {
     pub position: Position,
     /// What it gets before the live events.
     pub from: StartFrom,
-    /// How it tells the shard that its client is gone.
-    pub seat: Seat,
+    /// Has it flushed: its client is gone, or reads again.
+    pub waker: Waker,
 }
 
 /// See [`Start::from`].

@@ -41,13 +41,17 @@ impl Subscriber for Recorder {
                 let channels = gap.channels.iter().map(ToString::to_string).collect();
                 record.gaps.push((channels, gap.reason));
             }
-            Signal::Deadline => {}
+            Signal::Woken | Signal::Deadline | Signal::Shed => {}
             Signal::Stop { .. } => record.left = true,
         }
     }
 
-    fn flush(&mut self) -> Flow {
+    fn flush(&mut self, _now: Instant) -> Flow {
         if self.0.lock().left { Flow::Ended } else { Flow::Continue }
+    }
+
+    fn backlog(&self) -> usize {
+        0
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -58,6 +62,7 @@ impl Subscriber for Recorder {
 fn settings(shards: usize) -> HubSettings {
     HubSettings {
         shards,
+        backlog: usize::MAX,
         history: HistoryBounds {
             events: 1000,
             channel_bytes: 1 << 20,
@@ -119,12 +124,11 @@ impl Machine {
     }
 
     fn run_shard(&mut self, shard: usize) {
-        let departures = Arc::default();
         for delivery in std::mem::take(&mut self.waiting[shard]) {
             match delivery {
                 Delivery::Join(mut join) => {
-                    let seat = departures::Departures::seat(&departures, 0);
-                    let start = Start { position: join.position, from: join.from, seat };
+                    let waker = std::task::Waker::noop().clone();
+                    let start = Start { position: join.position, from: join.from, waker };
                     join.subscriber.receive(Signal::Start(Box::new(start)), Instant::now());
                     self.shards[shard].push((join.subscriber, join.filters, 0));
                 }

@@ -11,6 +11,8 @@ pub enum CloseReason {
     ClientGone,
     /// The client read too slowly for its outbox; it may resume from its last id.
     SlowConsumer,
+    /// Too much waited on the node, and most of it for this client; it may resume from its last id.
+    Shed,
     /// The node stops; the client was told.
     ServerStopping,
     /// The node stopped before the client could be told.
@@ -19,11 +21,12 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Completed,
         Self::AlreadyOver,
         Self::ClientGone,
         Self::SlowConsumer,
+        Self::Shed,
         Self::ServerStopping,
         Self::Aborted,
     ];
@@ -35,6 +38,7 @@ impl CloseReason {
             Self::AlreadyOver => "already_over",
             Self::ClientGone => "client_gone",
             Self::SlowConsumer => "slow_consumer",
+            Self::Shed => "shed",
             Self::ServerStopping => "server_stopping",
             Self::Aborted => "aborted",
         }

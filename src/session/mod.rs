@@ -1,19 +1,21 @@
 //! One client, whatever it speaks: where it starts, what it gets, how it ends.
 //!
 //! ```text
-//! shard ──Signal──► Session ──Outgoing──► pacing ──► Outbox ──► reader (the wire)
+//! shard ──Signal──► Session ──Outgoing──► pacing ──► Outbox ──► Sink (a connection)
 //! ```
 //!
 //! A session knows no protocol and never waits. What the client has not read yet stands in its
-//! outbox, whose bound and overflow policy are those of the stream's delivery class.
+//! outbox, whose bound and overflow policy are those of the stream's delivery class. One shard owns
+//! the session with all that belongs to it, so there is no lock.
 
 mod close;
 mod outbox;
 mod outgoing;
+mod outward;
 mod pacing;
-mod pipe;
 mod plan;
 mod registry;
+mod sink;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -24,25 +26,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use close::CloseReason;
-pub use outbox::OutboxSettings;
+pub use outbox::{Outbox, OutboxSettings};
 pub use outgoing::{Connected, Outgoing};
 pub use pacing::Pace;
-pub use pipe::{Opening, PipeReader};
-pub use plan::{Options, Plan};
+pub use plan::Plan;
 pub use registry::{Full, Registry, Ticket};
+pub use sink::{Passed, Sink};
 
 use crate::event::{End, Event, Filter, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};
+use outward::Outward;
 use pacing::Paced;
-use pipe::Pipe;
+
+/// How long a client may take for what waits for it when its session is over.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// One client of one declared stream.
 #[derive(Debug)]
-pub struct Session {
+pub struct Session<S> {
     plan: Arc<Plan>,
     ticket: Ticket,
     filters: Arc<[Filter]>,
-    pipe: Arc<Pipe>,
+    sink: S,
+    out: Outward,
     paced: Option<Box<Paced>>,
     /// An end that may still be taken back.
     ending: Option<Box<Ending>>,
@@ -52,6 +58,10 @@ pub struct Session {
     /// The longest silence, of a length of its own.
     silence: Duration,
     events: u64,
+    /// Since when the client has taken nothing of what waits for it.
+    stuck: Option<Instant>,
+    /// Whether only what waits is still passed on.
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -61,33 +71,31 @@ struct Ending {
     event: Arc<Event>,
 }
 
-impl Session {
-    /// A session and the reader that takes what it has to say.
+impl<S: Sink> Session<S> {
+    /// A session that speaks to `sink`.
     pub fn new(
         plan: Arc<Plan>,
         ticket: Ticket,
         filters: Arc<[Filter]>,
-        options: Options,
-    ) -> (Self, PipeReader) {
-        let (pipe, reader) = Pipe::new(&plan, options.too_slow);
-        let paced = (options.pace != Pace::AsItComes)
-            .then(|| Box::new(Paced::new(options.pace, plan.outbox)));
-        let silence = plan.jittered_keep_alive();
-        let last_said = Instant::now();
-        let ending = None;
-        let session = Self {
-            plan,
+        pace: Pace,
+        sink: S,
+    ) -> Self {
+        let paced = (pace != Pace::AsItComes).then(|| Box::new(Paced::new(pace, plan.outbox)));
+        Self {
             ticket,
             filters,
-            pipe,
+            sink,
+            out: Outward::new(Outbox::new(plan.outbox)),
             paced,
-            ending,
+            ending: None,
             stands: None,
-            last_said,
-            silence,
+            last_said: Instant::now(),
+            silence: plan.jittered_keep_alive(),
             events: 0,
-        };
-        (session, reader)
+            stuck: None,
+            leaving: false,
+            plan,
+        }
     }
 
     /// An event in the stream's shape, and the end of the stream if it says so.
@@ -127,7 +135,7 @@ impl Session {
 
     /// Whether nothing more is taken in.
     fn is_closing(&self) -> bool {
-        self.pipe.is_closed() || self.paced.as_ref().is_some_and(|paced| paced.is_closing())
+        self.out.is_closed() || self.paced.as_ref().is_some_and(|paced| paced.is_closing())
     }
 
     fn gap(&mut self, gap: &Gap, with_position: bool, now: Instant) {
@@ -142,8 +150,8 @@ impl Session {
         self.stands = outgoing.position().or(self.stands);
         self.events += u64::from(matches!(outgoing, Outgoing::Event(_)));
         match &mut self.paced {
-            Some(paced) => paced.push(outgoing, now, &self.pipe, &self.plan),
-            None => self.pipe.push(outgoing, &self.plan),
+            Some(paced) => paced.push(outgoing, now, &mut self.out, &self.plan),
+            None => self.out.push(outgoing, &self.plan),
         }
     }
 
@@ -152,69 +160,110 @@ impl Session {
         match &mut self.paced {
             Some(paced) => {
                 paced.close(reason, now);
-                paced.release(now, &self.pipe, &self.plan);
+                paced.release(now, &mut self.out, &self.plan);
             }
-            None => self.pipe.close(reason),
+            None => self.out.close(reason),
         }
     }
 
     fn deadline_passed(&mut self, now: Instant) {
+        if self.patience_ends().is_some_and(|at| at <= now) {
+            self.cut(CloseReason::SlowConsumer);
+        }
+        if self.out.is_closed() {
+            return;
+        }
         if let Some(paced) = &mut self.paced {
-            paced.release(now, &self.pipe, &self.plan);
+            paced.release(now, &mut self.out, &self.plan);
         }
         if let Some(ending) = self.ending.take_if(|ending| ending.at <= now) {
             self.complete(&ending.end, &ending.event, now);
         }
         if self.last_said + self.silence <= now {
             self.last_said = now;
-            self.pipe.keep_alive(&self.plan);
+            self.out.keep_alive(&self.plan);
+            self.out.outbox.shrink();
         }
+    }
+
+    /// When a client that takes nothing of what waits for it is cut.
+    fn patience_ends(&self) -> Option<Instant> {
+        let patience = if self.out.is_closed() { LAST_CHANCE } else { self.plan.stalled_after };
+        self.stuck.map(|since| since + patience)
+    }
+
+    /// Ends the session without its last words.
+    fn cut(&mut self, reason: CloseReason) {
+        self.out.close(reason);
+        self.out.outbox.take();
+        self.sink.cut();
     }
 
     fn stop(&mut self, retry: Duration, now: Instant) {
         if let Some(paced) = self.paced.take() {
-            paced.release_all(&self.pipe, &self.plan);
+            paced.release_all(&mut self.out, &self.plan);
         }
         self.say(Outgoing::Shutdown { retry }, now);
-        self.pipe.close(CloseReason::ServerStopping);
+        self.out.close(CloseReason::ServerStopping);
     }
 }
 
-impl Subscriber for Session {
+impl<S: Sink> Subscriber for Session<S> {
     fn receive(&mut self, signal: Signal<'_>, now: Instant) {
-        // What is still held back goes out; nothing comes after the end.
-        let held_back = matches!(signal, Signal::Deadline | Signal::Stop { .. });
-        if self.pipe.is_closed() || self.is_closing() && !held_back {
-            return;
-        }
         match signal {
+            Signal::Woken => self.sink.woken(),
+            Signal::Deadline => self.deadline_passed(now),
+            Signal::Shed => self.cut(CloseReason::Shed),
+            Signal::Stop { retry } if !self.out.is_closed() => self.stop(retry, now),
+            // Nothing comes after the end.
+            _ if self.is_closing() => {}
             Signal::Start(start) => self.start(*start, now),
             Signal::Event(event) => self.event(event, now),
             Signal::Gap(gap) => self.gap(&gap, true, now),
-            Signal::Deadline => self.deadline_passed(now),
-            Signal::Stop { retry } => self.stop(retry, now),
+            Signal::Stop { .. } => {}
         }
     }
 
-    fn flush(&mut self) -> Flow {
-        self.pipe.wake();
-        if self.pipe.is_closed() { Flow::Ended } else { Flow::Continue }
+    fn flush(&mut self, now: Instant) -> Flow {
+        let last = self.out.is_closed();
+        if last && !self.leaving {
+            self.leaving = true;
+            self.stuck = None;
+        }
+        match self.sink.pass_on(&mut self.out.outbox, last) {
+            Passed::All if last => return Flow::Ended,
+            Passed::All => self.stuck = None,
+            Passed::Some => self.stuck = Some(now),
+            Passed::Nothing => self.stuck = self.stuck.or(Some(now)),
+            Passed::Gone => {
+                self.out.close(CloseReason::ClientGone);
+                return Flow::Ended;
+            }
+        }
+        Flow::Continue
+    }
+
+    fn backlog(&self) -> usize {
+        self.out.outbox.bytes() + self.sink.backlog()
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let patience = self.patience_ends();
+        if self.out.is_closed() {
+            return patience;
+        }
         let paced = self.paced.as_ref().and_then(|paced| paced.due());
         let ending = self.ending.as_ref().map(|ending| ending.at);
-        paced.into_iter().chain(ending).chain([self.last_said + self.silence]).min()
+        let keep_alive = self.last_said + self.silence;
+        paced.into_iter().chain(ending).chain(patience).chain([keep_alive]).min()
     }
 }
 
-impl Drop for Session {
+impl<S> Drop for Session<S> {
     fn drop(&mut self) {
         // Already closed, unless nobody took it in or the node aborts.
-        self.pipe.close(CloseReason::Aborted);
-        self.pipe.wake();
-        let reason = self.pipe.close_reason().unwrap_or(CloseReason::Aborted);
-        self.plan.metrics.sessions_closed_total.with_label_values(&[reason.as_str()]).inc();
+        let reason = self.out.close_reason().unwrap_or(CloseReason::Aborted);
+        self.plan.count_closed(reason);
         tracing::debug!(
             client = %self.ticket.id(),
             stream = %self.plan.stream,

@@ -18,8 +18,9 @@ pub struct OutboxSettings {
     pub replay_bytes: usize,
 }
 
+/// What waits for one client, oldest first.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub struct Outbox {
     settings: OutboxSettings,
     queue: VecDeque<Outgoing>,
     bytes: usize,
@@ -76,7 +77,8 @@ impl Outbox {
         self.replaying = replaying;
     }
 
-    pub(super) fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
+    /// Takes the oldest. `shape`: that of the stream.
+    pub fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
         self.bytes -= outgoing.weight(shape);
         self.replayed = self.replayed.min(self.bytes);
@@ -89,8 +91,19 @@ impl Outbox {
         std::mem::take(&mut self.queue)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// What waits, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Outgoing> {
+        self.queue.iter()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Gives back memory that an idle client does not need.
+    pub(super) fn shrink(&mut self) {
+        self.queue.shrink_to_fit();
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::outbox::{Outbox, Pushed};
-use super::pipe::Pipe;
+use super::outward::Outward;
 use super::{CloseReason, OutboxSettings, Outgoing, Plan};
 use crate::settings::DeliveryClass;
 
@@ -37,12 +37,18 @@ impl Paced {
     }
 
     /// Keeps an event until it is due. What is not an event waits only behind events.
-    pub(super) fn push(&mut self, outgoing: Outgoing, now: Instant, pipe: &Pipe, plan: &Plan) {
+    pub(super) fn push(
+        &mut self,
+        outgoing: Outgoing,
+        now: Instant,
+        out: &mut Outward,
+        plan: &Plan,
+    ) {
         if self.closing.is_some() {
             return;
         }
         if self.held.is_empty() && !matches!(outgoing, Outgoing::Event(_)) {
-            pipe.push(outgoing, plan);
+            out.push(outgoing, plan);
             return;
         }
         if let (Pace::Window(window), true) = (self.pace, self.held.is_empty()) {
@@ -57,10 +63,10 @@ impl Paced {
         if matches!(self.pace, Pace::Rate(_)) && plan.outbox.class == DeliveryClass::State {
             plan.count_conflated(self.held.keep_newest(&*plan.shape));
         }
-        self.release(now, pipe, plan);
+        self.release(now, out, plan);
     }
 
-    /// Closes the pipe behind the last thing held; a window does not wait for its end.
+    /// Closes the way out behind the last thing held; a window does not wait for its end.
     pub(super) fn close(&mut self, reason: CloseReason, now: Instant) {
         self.closing = self.closing.or(Some(reason));
         if let Pace::Window(_) = self.pace {
@@ -84,33 +90,39 @@ impl Paced {
     }
 
     /// Passes on what is due.
-    pub(super) fn release(&mut self, now: Instant, pipe: &Pipe, plan: &Plan) {
+    pub(super) fn release(&mut self, now: Instant, out: &mut Outward, plan: &Plan) {
         match self.pace {
-            Pace::Rate(interval) => self.release_one_by_one(interval, now, pipe, plan),
-            _ if self.next <= now => self.release_window(pipe, plan),
+            Pace::Rate(interval) => self.release_one_by_one(interval, now, out, plan),
+            _ if self.next <= now => self.release_window(out, plan),
             _ => {}
         }
         if let (true, Some(reason)) = (self.held.is_empty(), self.closing) {
-            pipe.close(reason);
+            out.close(reason);
         }
     }
 
     /// Passes on everything at once: the node stops.
-    pub(super) fn release_all(mut self, pipe: &Pipe, plan: &Plan) {
-        self.release_window(pipe, plan);
+    pub(super) fn release_all(mut self, out: &mut Outward, plan: &Plan) {
+        self.release_window(out, plan);
     }
 
-    fn release_one_by_one(&mut self, interval: Duration, now: Instant, pipe: &Pipe, plan: &Plan) {
+    fn release_one_by_one(
+        &mut self,
+        interval: Duration,
+        now: Instant,
+        out: &mut Outward,
+        plan: &Plan,
+    ) {
         while self.next <= now {
             let Some(outgoing) = self.held.pop(&*plan.shape) else { return };
             if matches!(outgoing, Outgoing::Event(_)) {
                 self.next = now + interval;
             }
-            pipe.push(outgoing, plan);
+            out.push(outgoing, plan);
         }
     }
 
-    fn release_window(&mut self, pipe: &Pipe, plan: &Plan) {
+    fn release_window(&mut self, out: &mut Outward, plan: &Plan) {
         let mut batch = Vec::new();
         for outgoing in self.held.take() {
             if let Outgoing::Event(event) = outgoing {
@@ -118,12 +130,12 @@ impl Paced {
                 continue;
             }
             if !batch.is_empty() {
-                pipe.push(Outgoing::Batch(std::mem::take(&mut batch)), plan);
+                out.push(Outgoing::Batch(std::mem::take(&mut batch)), plan);
             }
-            pipe.push(outgoing, plan);
+            out.push(outgoing, plan);
         }
         if !batch.is_empty() {
-            pipe.push(Outgoing::Batch(batch), plan);
+            out.push(Outgoing::Batch(batch), plan);
         }
     }
 }

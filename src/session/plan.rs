@@ -1,11 +1,9 @@
-//! What all sessions of one declared stream share, and what is one client's own.
+//! What all sessions of one declared stream share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use super::{OutboxSettings, Pace};
+use super::{CloseReason, OutboxSettings};
 use crate::event::Shape;
 use crate::telemetry::Metrics;
 
@@ -20,20 +18,18 @@ pub struct Plan {
     pub outbox: OutboxSettings,
     /// The longest silence, keep-alives included.
     pub keep_alive: Duration,
+    /// A client that takes nothing of what waits for it for so long is cut.
+    pub stalled_after: Duration,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
 }
 
-/// What is one client's own.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// How fast it wants its events.
-    pub pace: Pace,
-    /// Cancelled when the client reads too slowly, so that its connection can be cut.
-    pub too_slow: CancellationToken,
-}
-
 impl Plan {
+    pub(super) fn count_closed(&self, reason: CloseReason) {
+        let labels = [self.outbox.class.as_str(), reason.as_str()];
+        self.metrics.sessions_closed_total.with_label_values(&labels).inc();
+    }
+
     pub(super) fn count_conflated(&self, count: usize) {
         let class = self.outbox.class.as_str();
         let conflated = self.metrics.events_conflated_total.with_label_values(&[class]);

@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{CloseReason, Connected, Ending, Outgoing, Session, Start, StartFrom};
+use super::{CloseReason, Connected, Ending, Outgoing, Session, Sink, Start, StartFrom};
 use crate::event::{End, Event, Position};
 
-impl Session {
+impl<S: Sink> Session<S> {
     pub(super) fn start(&mut self, start: Start, now: Instant) {
-        self.pipe.sit(start.seat);
+        self.sink.attach(start.waker);
         self.replay(true);
         self.begin(start.from, start.position, now);
         self.replay(false);
     }
 
     fn replay(&mut self, replaying: bool) {
-        self.pipe.replay(replaying);
+        self.out.outbox.replay(replaying);
         if let Some(paced) = &mut self.paced {
             paced.replay(replaying);
         }
@@ -30,7 +30,8 @@ impl Session {
         match from {
             StartFrom::Resumed { missed, had } => {
                 if missed.is_empty() && self.is_over(&had, now) || self.was_over(&had) {
-                    self.pipe.close(CloseReason::AlreadyOver);
+                    self.sink.already_over();
+                    self.out.close(CloseReason::AlreadyOver);
                     return;
                 }
                 self.connected(true, missed.is_empty().then_some(position), now);

@@ -1,8 +1,10 @@
 //! Sessions without a socket: what is said, in which order, and what gives way.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::*;
@@ -31,9 +33,49 @@ impl Shape for Plain {
     }
 }
 
+/// A client that reads when it is told to.
+#[derive(Clone, Default)]
+struct Reader(Arc<Mutex<Reading>>);
+
+#[derive(Default)]
+struct Reading {
+    reads: bool,
+    read: Vec<Outgoing>,
+    gone: bool,
+    cut: bool,
+}
+
+impl Sink for Reader {
+    fn attach(&mut self, _waker: Waker) {}
+
+    fn woken(&mut self) {}
+
+    fn pass_on(&mut self, outbox: &mut Outbox, _last: bool) -> Passed {
+        let mut reading = self.0.lock();
+        if reading.gone || reading.cut {
+            return Passed::Gone;
+        }
+        if !reading.reads {
+            return if outbox.is_empty() { Passed::All } else { Passed::Nothing };
+        }
+        reading.read.extend(std::iter::from_fn(|| outbox.pop(&Plain)));
+        Passed::All
+    }
+
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    fn already_over(&mut self) {}
+
+    fn cut(&mut self) {
+        self.0.lock().cut = true;
+    }
+}
+
 struct Fixture {
-    session: Session,
-    reader: PipeReader,
+    session: Session<Reader>,
+    reader: Reader,
     metrics: Arc<Metrics>,
     epoch: Epoch,
     sequence: u64,
@@ -48,11 +90,12 @@ impl Fixture {
             shape: Arc::new(Plain),
             outbox: OutboxSettings { class, bytes, replay_bytes: 10_000 },
             keep_alive: Duration::from_secs(15),
+            stalled_after: Duration::from_secs(90),
             metrics: Arc::clone(&metrics),
         };
         let filters = Arc::from([Filter::parse("a:*").unwrap()]);
-        let (session, reader) =
-            Session::new(Arc::new(plan), ticket, filters, Options { pace, ..Options::default() });
+        let reader = Reader::default();
+        let session = Session::new(Arc::new(plan), ticket, filters, pace, reader.clone());
         Self { session, reader, metrics, epoch: Epoch::random(), sequence: 0 }
     }
 
@@ -72,16 +115,20 @@ impl Fixture {
         self.session.receive(Signal::Deadline, Instant::now());
     }
 
-    /// What the reader gets, in a form that is easy to compare. Keep-alives are left out.
-    async fn said(&mut self) -> Vec<String> {
-        self.session.flush();
-        let next = tokio::time::timeout(Duration::from_millis(1), self.reader.next()).await;
-        let said = next.ok().flatten().unwrap_or_default();
+    /// What the client gets when it reads now, in a form that is easy to compare. Keep-alives are
+    /// left out.
+    fn said(&mut self) -> Vec<String> {
+        self.flow();
+        let said = std::mem::take(&mut self.reader.0.lock().read);
         said.iter().filter(|said| !matches!(said, Outgoing::KeepAlive)).map(in_words).collect()
     }
 
+    /// The client reads now.
     fn flow(&mut self) -> Flow {
-        self.session.flush()
+        self.reader.0.lock().reads = true;
+        let flow = self.session.flush(Instant::now());
+        self.reader.0.lock().reads = false;
+        flow
     }
 }
 
@@ -106,7 +153,7 @@ async fn a_client_that_keeps_up_sees_every_event() {
     let mut fixture = Fixture::new(DeliveryClass::State, SMALL, Pace::AsItComes);
     for n in 0..20 {
         fixture.tell("a:1", &n.to_string());
-        assert_eq!(fixture.said().await, [format!("a:1={n}")]);
+        assert_eq!(fixture.said(), [format!("a:1={n}")]);
     }
 }
 
@@ -117,7 +164,7 @@ async fn state_that_lags_keeps_the_newest_of_each_channel_and_the_end() {
         fixture.tell(if n % 2 == 0 { "a:1" } else { "a:2" }, &n.to_string());
     }
     fixture.tell("a:1", "\"end\"");
-    let said = fixture.said().await;
+    let said = fixture.said();
     assert!(said.len() <= 6, "{said:?}");
     assert_eq!(said[said.len() - 2..], ["a:1=\"end\"", "complete"]);
     assert!(said.contains(&"a:2=49".to_owned()), "{said:?}");
@@ -132,10 +179,10 @@ async fn state_of_more_channels_than_fit_is_closed_behind_what_does() {
     for n in 0..20 {
         fixture.tell(&format!("a:{n}"), "1");
     }
-    let said = fixture.said().await;
+    let said = fixture.said();
     let expected: Vec<_> = (0..said.len()).map(|n| format!("a:{n}=1")).collect();
     assert!(!said.is_empty() && said.len() < 20 && said == expected, "{said:?}");
-    assert_eq!(fixture.session.pipe.close_reason(), Some(CloseReason::SlowConsumer));
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::SlowConsumer));
 }
 
 #[tokio::test]
@@ -144,12 +191,11 @@ async fn a_log_that_lags_is_closed_behind_what_fits() {
     for n in 0..20 {
         fixture.tell("a:1", &n.to_string());
     }
-    let said = fixture.said().await;
+    let said = fixture.said();
     let expected: Vec<_> = (0..said.len()).map(|n| format!("a:1={n}")).collect();
     assert!(!said.is_empty() && said.len() < 20 && said == expected, "{said:?}");
-    assert!(fixture.reader.next().await.is_none());
-    assert_eq!(fixture.session.pipe.close_reason(), Some(CloseReason::SlowConsumer));
-    assert_eq!(fixture.metrics.outbox_bytes.get(), 0);
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::SlowConsumer));
+    assert_eq!(fixture.session.backlog(), 0);
 }
 
 #[tokio::test]
@@ -157,7 +203,7 @@ async fn one_item_is_taken_in_however_large() {
     let mut fixture = Fixture::new(DeliveryClass::Log, SMALL, Pace::AsItComes);
     let large = format!("\"{}\"", "x".repeat(10 * SMALL));
     fixture.tell("a:1", &large);
-    assert_eq!(fixture.said().await, [format!("a:1={large}")]);
+    assert_eq!(fixture.said(), [format!("a:1={large}")]);
     assert_eq!(fixture.flow(), Flow::Continue);
 }
 
@@ -170,7 +216,7 @@ async fn an_end_with_grace_can_be_taken_back() {
     fixture.tell("a:1", "1");
     tokio::time::advance(Duration::from_secs(90)).await;
     fixture.pass_deadline();
-    assert_eq!(fixture.said().await, ["a:1=\"maybe\"", "a:2=1", "a:1=1"]);
+    assert_eq!(fixture.said(), ["a:1=\"maybe\"", "a:2=1", "a:1=1"]);
 
     fixture.tell("a:1", "\"maybe\"");
     tokio::time::advance(Duration::from_secs(30)).await;
@@ -178,9 +224,9 @@ async fn an_end_with_grace_can_be_taken_back() {
     fixture.tell("a:2", "1");
     tokio::time::advance(Duration::from_secs(31)).await;
     fixture.pass_deadline();
-    assert_eq!(fixture.said().await.last().unwrap(), "complete");
+    assert_eq!(fixture.said().last().unwrap(), "complete");
     fixture.tell("a:1", "\"end\"");
-    assert_eq!(fixture.said().await, Vec::<String>::new(), "an end is said once");
+    assert_eq!(fixture.said(), Vec::<String>::new(), "an end is said once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,13 +236,13 @@ async fn a_window_goes_out_together_and_an_end_does_not_wait() {
     for n in 1..=3 {
         fixture.tell("a:1", &n.to_string());
     }
-    assert_eq!(fixture.said().await, Vec::<String>::new());
+    assert_eq!(fixture.said(), Vec::<String>::new());
     tokio::time::advance(Duration::from_millis(101)).await;
     fixture.pass_deadline();
-    assert_eq!(fixture.said().await, ["[1 2 3]"]);
+    assert_eq!(fixture.said(), ["[1 2 3]"]);
     fixture.tell("a:1", "4");
     fixture.tell("a:1", "\"end\"");
-    assert_eq!(fixture.said().await, ["[4 \"end\"]", "complete"]);
+    assert_eq!(fixture.said(), ["[4 \"end\"]", "complete"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,14 +256,14 @@ async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
     fixture.tell("a:1", "\"end\"");
     let mut said = Vec::new();
     while fixture.flow() == Flow::Continue {
-        said.extend(fixture.said().await);
+        said.extend(fixture.said());
         tokio::time::advance(Duration::from_millis(1001)).await;
         fixture.pass_deadline();
     }
-    said.extend(fixture.said().await);
+    said.extend(fixture.said());
     let expected: Vec<_> = (0..said.len()).map(|n| format!("a:1={n}")).collect();
     assert_eq!(said, expected);
-    assert_eq!(fixture.session.pipe.close_reason(), Some(CloseReason::SlowConsumer));
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::SlowConsumer));
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,17 +276,13 @@ async fn a_rate_conflates_state_and_delays_a_log() {
             fixture.tell("a:1", &n.to_string());
         }
         for n in expected {
-            assert_eq!(fixture.said().await, [format!("a:1={n}")], "{class:?}");
+            assert_eq!(fixture.said(), [format!("a:1={n}")], "{class:?}");
             fixture.pass_deadline();
-            assert_eq!(
-                fixture.said().await,
-                Vec::<String>::new(),
-                "{class:?}: not before its time"
-            );
+            assert_eq!(fixture.said(), Vec::<String>::new(), "{class:?}: not before its time");
             tokio::time::advance(Duration::from_millis(1001)).await;
             fixture.pass_deadline();
         }
-        assert_eq!(fixture.said().await, Vec::<String>::new());
+        assert_eq!(fixture.said(), Vec::<String>::new());
     }
 }
 
@@ -248,35 +290,62 @@ async fn a_rate_conflates_state_and_delays_a_log() {
 async fn silence_is_broken_before_the_longest_silence_is_over() {
     let mut fixture = Fixture::new(DeliveryClass::State, 10_000, Pace::AsItComes);
     fixture.tell("a:1", "1");
-    fixture.said().await;
+    fixture.said();
     let deadline = fixture.session.deadline().unwrap();
     assert!(deadline <= Instant::now() + Duration::from_secs(15));
     tokio::time::advance(deadline - Instant::now()).await;
     fixture.pass_deadline();
-    fixture.session.flush();
-    assert!(matches!(fixture.reader.next().await.unwrap()[0], Outgoing::KeepAlive));
+    fixture.flow();
+    assert!(matches!(fixture.reader.0.lock().read[..], [Outgoing::KeepAlive]));
 }
 
 #[tokio::test]
-async fn a_session_that_nobody_takes_in_is_turned_away() {
-    let Fixture { session, reader, metrics, .. } =
-        Fixture::new(DeliveryClass::State, 10_000, Pace::AsItComes);
-    drop(session);
-    assert_eq!(reader.opening().await, Opening::TurnedAway);
-    assert_eq!(metrics.sessions_closed_total.with_label_values(&["aborted"]).get(), 1);
-}
-
-#[tokio::test]
-async fn a_reader_that_goes_ends_the_session() {
+async fn a_client_that_goes_ends_the_session() {
     let mut fixture = Fixture::new(DeliveryClass::State, 10_000, Pace::AsItComes);
     fixture.tell("a:1", "1");
-    let Fixture { mut session, reader, metrics, .. } = fixture;
-    drop(reader);
-    assert_eq!(session.flush(), Flow::Ended);
+    fixture.reader.0.lock().gone = true;
+    assert_eq!(fixture.flow(), Flow::Ended);
+    let Fixture { session, metrics, .. } = fixture;
     drop(session);
-    assert_eq!(metrics.sessions_closed_total.with_label_values(&["client_gone"]).get(), 1);
-    assert_eq!(
-        (metrics.outbox_bytes.get(), metrics.sessions.with_label_values(&["sse", "test"]).get()),
-        (0, 0)
-    );
+    let closed = metrics.sessions_closed_total.with_label_values(&["state", "client_gone"]).get();
+    assert_eq!((closed, metrics.sessions.with_label_values(&["sse", "test"]).get()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_cut_in_time() {
+    let mut fixture = Fixture::new(DeliveryClass::State, SMALL, Pace::AsItComes);
+    fixture.tell("a:1", "1");
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Continue);
+    tokio::time::advance(Duration::from_secs(89)).await;
+    fixture.pass_deadline();
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Continue);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    fixture.pass_deadline();
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Ended);
+    assert!(fixture.reader.0.lock().cut);
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::SlowConsumer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_over_waits_a_little_for_its_client() {
+    let mut fixture = Fixture::new(DeliveryClass::State, SMALL, Pace::AsItComes);
+    fixture.tell("a:1", "\"end\"");
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Continue);
+    let deadline = fixture.session.deadline().unwrap();
+    assert_eq!(deadline, Instant::now() + LAST_CHANCE);
+    tokio::time::advance(LAST_CHANCE).await;
+    fixture.pass_deadline();
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Ended);
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::Completed));
+}
+
+#[tokio::test]
+async fn a_session_that_is_shed_lets_all_go() {
+    let mut fixture = Fixture::new(DeliveryClass::Log, 10_000, Pace::AsItComes);
+    fixture.tell("a:1", "1");
+    assert!(fixture.session.backlog() > 0);
+    fixture.session.receive(Signal::Shed, Instant::now());
+    assert_eq!(fixture.session.backlog(), 0);
+    assert_eq!(fixture.session.flush(Instant::now()), Flow::Ended);
+    assert_eq!(fixture.session.out.close_reason(), Some(CloseReason::Shed));
 }

@@ -50,6 +50,10 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
     #[serde(with = "humantime_serde")]
+    pub dead_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub stalled_after: Duration,
+    #[serde(with = "humantime_serde")]
     pub drain: Duration,
     pub shards: usize,
     #[serde(with = "list")]
@@ -134,6 +138,8 @@ pub struct OutboxSection {
     pub state_bytes: usize,
     pub log_bytes: usize,
     pub replay_bytes: usize,
+    pub unsent_bytes: usize,
+    pub total_bytes: usize,
 }
 
 /// `[compress]`

@@ -49,8 +49,8 @@ metrics! {
     pub struct Metrics {
         /// Open sessions.
         sessions: IntGaugeVec, ["transport", "stream"];
-        /// Sessions that have ended, by the reason they ended for.
-        sessions_closed_total: IntCounterVec, ["reason"];
+        /// Sessions that have ended, by delivery class and by the reason they ended for.
+        sessions_closed_total: IntCounterVec, ["class", "reason"];
         /// Connections that are open, whatever they carry.
         connections: IntGauge;
         /// Events that entered, by source.
@@ -87,7 +87,7 @@ metrics! {
         subscribed_topics: IntGauge;
         /// Subscriptions of sessions to channels and patterns.
         subscriptions: IntGauge;
-        /// Bytes that wait in outboxes for clients to read.
+        /// Bytes that wait for clients to read, with what the kernel holds for slow ones.
         outbox_bytes: IntGauge;
         /// Answers to requests, by status.
         http_responses_total: IntCounterVec, ["status"];

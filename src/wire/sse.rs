@@ -32,6 +32,10 @@ impl Sse {
         Self { shape, variant, compress_above }
     }
 
+    pub(super) fn shape(&self) -> &dyn Shape {
+        &*self.shape
+    }
+
     fn event(&self, event: &Event) -> Frame {
         let Some(shaped) = event.shaped(&*self.shape) else { return Frame::new(b"") };
         shaped.frames.get(self.variant, || self.data(shaped, Some(event.position)))

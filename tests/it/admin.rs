@@ -99,7 +99,9 @@ async fn the_metrics_have_names_and_help() {
     slow.data().await;
     drop(slow);
     wait_for("a session's end", async || {
-        number(&gateway, "sluice_sessions_closed_total{reason=\"client_gone\"}").await == 1
+        number(&gateway, "sluice_sessions_closed_total{class=\"state\",reason=\"client_gone\"}")
+            .await
+            == 1
     })
     .await;
     let response = gateway.get("/metrics").send().await.unwrap();
@@ -119,11 +121,11 @@ async fn the_metrics_have_names_and_help() {
     history_bytes Bytes held so that clients can resume.
     history_channels Channels that clients can resume.
     http_responses_total Answers to requests, by status.
-    outbox_bytes Bytes that wait in outboxes for clients to read.
+    outbox_bytes Bytes that wait for clients to read, with what the kernel holds for slow ones.
     publish_to_flush_seconds Seconds from an event's entry to its hand-over to a connection; one observation per hand-over, of its oldest event.
     sent_bytes_total Bytes handed to connections, by transport, without the framing of HTTP.
     sessions Open sessions.
-    sessions_closed_total Sessions that have ended, by the reason they ended for.
+    sessions_closed_total Sessions that have ended, by delivery class and by the reason they ended for.
     snapshot_bytes Bytes held as the last events of channels.
     snapshot_channels Channels whose last event is held.
     source_reconnects_total How often a source was lost.
@@ -171,7 +173,8 @@ async fn the_counters_move() {
         assert!(number(&gateway, name).await >= least, "{name}");
     }
     wait_for("the end of the jobs stream", async || {
-        number(&gateway, "sluice_sessions_closed_total{reason=\"completed\"}").await == 1
+        number(&gateway, "sluice_sessions_closed_total{class=\"state\",reason=\"completed\"}").await
+            == 1
     })
     .await;
     let back = gateway.resume("/api/stream/alerts", "garbage").await;

@@ -86,7 +86,10 @@ async fn nothing_is_missed_or_seen_twice_over_a_thousand_cuts() {
     traveller.travel(|seen| seen.len() >= wanted.len()).await;
     assert_eq!(traveller.seen, wanted);
     assert!(wanted.len() > CUTS, "events flowed while the cuts were made");
-    assert!(gateway.metric("sluice_sessions_closed_total{reason=\"client_gone\"}").await > 0.0);
+    assert!(
+        gateway.metric("sluice_sessions_closed_total{class=\"log\",reason=\"client_gone\"}").await
+            > 0.0
+    );
 }
 
 #[tokio::test]

@@ -229,6 +229,7 @@ impl<S: Sink> Subscriber for Session<S> {
         if last && !self.leaving {
             self.leaving = true;
             self.stuck = None;
+            self.count_end();
         }
         match self.sink.pass_on(&mut self.out.outbox, last) {
             Passed::All if last => return Flow::Ended,
@@ -259,9 +260,8 @@ impl<S: Sink> Subscriber for Session<S> {
     }
 }
 
-impl<S> Drop for Session<S> {
-    fn drop(&mut self) {
-        // Already closed, unless nobody took it in or the node aborts.
+impl<S> Session<S> {
+    fn count_end(&self) {
         let reason = self.out.close_reason().unwrap_or(CloseReason::Aborted);
         self.plan.count_closed(reason);
         tracing::debug!(
@@ -272,5 +272,14 @@ impl<S> Drop for Session<S> {
             seconds = self.ticket.age().as_secs_f64(),
             "session ended"
         );
+    }
+}
+
+impl<S> Drop for Session<S> {
+    fn drop(&mut self) {
+        // Already counted, unless its client left, nobody took it in or the node aborts.
+        if !self.leaving {
+            self.count_end();
+        }
     }
 }

@@ -211,7 +211,10 @@ impl<S: Sink> Session<S> {
 impl<S: Sink> Subscriber for Session<S> {
     fn receive(&mut self, signal: Signal<'_>, now: Instant) {
         match signal {
-            Signal::Woken => self.sink.woken(),
+            Signal::Woken => {
+                self.sink.woken();
+                self.out.outbox.shrink();
+            }
             Signal::Deadline => self.deadline_passed(now),
             Signal::Shed => self.cut(CloseReason::Shed),
             Signal::Stop { retry } if !self.out.is_closed() => self.stop(retry, now),

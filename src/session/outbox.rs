@@ -103,7 +103,9 @@ impl Outbox {
 
     /// Gives back memory that an idle client does not need.
     pub(super) fn shrink(&mut self) {
-        self.queue.shrink_to_fit();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

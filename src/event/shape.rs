@@ -38,6 +38,8 @@ pub struct Shaped {
     pub end: Option<End>,
     /// The run of work it reports on, for those who estimate its end.
     pub run: Option<Run>,
+    /// The JSON in compressed form, once somebody has asked for it; `None` inside: no shorter.
+    pub compressed: OnceLock<Option<Box<str>>>,
     /// What has been encoded of it.
     pub frames: FrameCache,
 }
@@ -65,7 +67,15 @@ pub struct End {
 impl Shaped {
     /// JSON without a type or an end.
     pub fn plain(json: Arc<str>) -> Self {
-        Self { json, kind: None, key: None, end: None, run: None, frames: FrameCache::default() }
+        Self {
+            json,
+            kind: None,
+            key: None,
+            end: None,
+            run: None,
+            compressed: OnceLock::new(),
+            frames: FrameCache::default(),
+        }
     }
 }
 

@@ -60,6 +60,21 @@ impl Event {
         }
     }
 
+    /// One event for a run of them, from `oldest` to `newest`: it has the newest one's place and
+    /// has been here since the oldest came.
+    pub fn merged(oldest: &Self, newest: &Self, payload: Payload) -> Self {
+        Self {
+            channel: newest.channel.clone(),
+            payload,
+            position: newest.position,
+            at: newest.at,
+            received: oldest.received,
+            stored: newest.stored,
+            previous: Weak::clone(&newest.previous),
+            shapes: ShapeCache::default(),
+        }
+    }
+
     /// The event as clients of one kind of stream get it; `None` when it is not for them.
     pub fn shaped(&self, shape: &dyn Shape) -> Option<&Shaped> {
         self.shapes.get(shape, self)

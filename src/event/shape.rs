@@ -19,6 +19,13 @@ pub trait Shape: fmt::Debug + Send + Sync {
 
     /// The event as clients of the stream get it; `None` when it is not for them.
     fn apply(&self, event: &Event) -> Option<Shaped>;
+
+    /// The first of `events`, which a client is to get one after the other, told as one: as many as
+    /// can be, two at least. Returned with those that are left; `None` when the first two stay
+    /// apart.
+    fn merge<'a>(&self, _events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {
+        None
+    }
 }
 
 /// See [`Shape::id`].

@@ -119,6 +119,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
     let bytes = match stream.class {
         DeliveryClass::State => outbox.state_bytes,
         DeliveryClass::Log => outbox.log_bytes,
+        DeliveryClass::Text => outbox.text_bytes,
     };
     Plan {
         stream: stream.name.clone(),

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OutboxSettings, Pace};
 use crate::event::Shape;
+use crate::settings::DeliveryClass;
 use crate::telemetry::Metrics;
 
 /// How a declared stream treats its clients.
@@ -34,10 +35,16 @@ pub struct Options {
 }
 
 impl Plan {
+    /// Counts events that gave way to others: lost to the client, unless merged with them.
     pub(super) fn count_conflated(&self, count: usize) {
-        let class = self.outbox.class.as_str();
-        let conflated = self.metrics.events_conflated_total.with_label_values(&[class]);
-        conflated.inc_by(count as u64);
+        let count = count as u64;
+        match self.outbox.class {
+            DeliveryClass::Text => self.metrics.events_merged_total.inc_by(count),
+            class => {
+                let conflated = &self.metrics.events_conflated_total;
+                conflated.with_label_values(&[class.as_str()]).inc_by(count);
+            }
+        }
     }
 
     /// A silence of 70 to 100 % of the longest, so that clients are not all kept alive at once.

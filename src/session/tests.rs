@@ -221,10 +221,12 @@ async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_conflates_state_and_delays_a_log() {
-    for (class, expected) in
-        [(DeliveryClass::State, vec![1, 9]), (DeliveryClass::Log, (1..=9).collect())]
-    {
+async fn a_rate_conflates_state_and_delays_all_else() {
+    for (class, expected) in [
+        (DeliveryClass::State, vec![1, 9]),
+        (DeliveryClass::Log, (1..=9).collect()),
+        (DeliveryClass::Text, (1..=9).collect()),
+    ] {
         let mut fixture = Fixture::new(class, 10_000, Pace::Rate(Duration::from_secs(1)));
         for n in 1..=9 {
             fixture.tell("a:1", &n.to_string());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Event;
+use super::batch::BatchCache;
 use super::frame::FrameCache;
 
 /// Turns what a publisher said into what the clients of one declared stream expect.
@@ -49,6 +50,8 @@ pub struct Shaped {
     pub compressed: OnceLock<Option<Box<str>>>,
     /// What has been encoded of it.
     pub frames: FrameCache,
+    /// What has been sent together with it, as the last of a batch.
+    pub batches: BatchCache,
 }
 
 /// A run of work, from its beginning or from where it was begun anew. Progress is from 0 to 1.
@@ -82,6 +85,7 @@ impl Shaped {
             run: None,
             compressed: OnceLock::new(),
             frames: FrameCache::default(),
+            batches: BatchCache::default(),
         }
     }
 }

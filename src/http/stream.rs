@@ -20,7 +20,7 @@ use super::serve::Laggard;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
-    Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
+    Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session, Windows,
 };
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
@@ -125,6 +125,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
         stream: stream.name.clone(),
         shape: Arc::clone(shape),
         outbox: OutboxSettings { class: stream.class, bytes, replay_bytes: outbox.replay_bytes },
+        windows: Windows::default(),
         keep_alive: app.settings.server.keep_alive,
         metrics: Arc::clone(&app.metrics),
     }
@@ -154,7 +155,7 @@ fn body(app: &App, mut reader: PipeReader, wire: Sse) -> Body {
 fn live_event(outgoing: &Outgoing) -> Option<&crate::event::Event> {
     match outgoing {
         Outgoing::Event(event) => Some(event),
-        Outgoing::Batch(events) => events.first().map(|event| &**event),
+        Outgoing::Batch(batch) => batch.events.first().map(|event| &**event),
         _ => None,
     }
 }

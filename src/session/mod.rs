@@ -17,6 +17,7 @@ mod registry;
 mod start;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use pacing::Pace;
 pub use pipe::{Opening, PipeReader};
 pub use plan::{Options, Plan};
 pub use registry::{Full, Registry, Ticket};
+pub use windows::Windows;
 
 use crate::event::{End, Event, Filter, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{OutboxSettings, Pace};
+use super::{OutboxSettings, Pace, Windows};
 use crate::event::Shape;
 use crate::settings::DeliveryClass;
 use crate::telemetry::Metrics;
@@ -19,6 +19,8 @@ pub struct Plan {
     pub shape: Arc<dyn Shape>,
     /// How much may wait for a client, and what happens then.
     pub outbox: OutboxSettings,
+    /// When the windows end of clients that want their events together.
+    pub windows: Windows,
     /// The longest silence, keep-alives included.
     pub keep_alive: Duration,
     /// Where it is counted.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::event::{Channel, Epoch, Payload, Shape, ShapeId, Shaped};
+use crate::event::{Batch, Channel, Epoch, Payload, Shape, ShapeId, Shaped};
 use crate::settings::DeliveryClass;
 use crate::telemetry::Metrics;
 
@@ -42,17 +42,23 @@ struct Fixture {
 impl Fixture {
     fn new(class: DeliveryClass, bytes: usize, pace: Pace) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
         let plan = Plan {
             stream: "test".to_owned(),
             shape: Arc::new(Plain),
             outbox: OutboxSettings { class, bytes, replay_bytes: 10_000 },
+            windows: Windows::default(),
             keep_alive: Duration::from_secs(15),
             metrics: Arc::clone(&metrics),
         };
+        Self::of(Arc::new(plan), pace)
+    }
+
+    fn of(plan: Arc<Plan>, pace: Pace) -> Self {
+        let metrics = Arc::clone(&plan.metrics);
+        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
         let filters = Arc::from([Filter::parse("a:*").unwrap()]);
         let (session, reader) =
-            Session::new(Arc::new(plan), ticket, filters, Options { pace, ..Options::default() });
+            Session::new(plan, ticket, filters, Options { pace, ..Options::default() });
         Self { session, reader, metrics, epoch: Epoch::random(), sequence: 0 }
     }
 
@@ -65,7 +71,11 @@ impl Fixture {
 
     fn tell(&mut self, channel: &str, payload: &str) {
         let event = self.event(channel, payload);
-        self.session.receive(Signal::Event(&event), Instant::now());
+        self.hear(&event);
+    }
+
+    fn hear(&mut self, event: &Arc<Event>) {
+        self.session.receive(Signal::Event(event), Instant::now());
     }
 
     fn pass_deadline(&mut self) {
@@ -88,8 +98,8 @@ impl Fixture {
 fn in_words(outgoing: &Outgoing) -> String {
     match outgoing {
         Outgoing::Event(event) => format!("{}={}", event.channel, event.payload.as_str()),
-        Outgoing::Batch(events) => {
-            let events: Vec<_> = events.iter().map(|event| event.payload.as_str()).collect();
+        Outgoing::Batch(batch) => {
+            let events: Vec<_> = batch.events.iter().map(|event| event.payload.as_str()).collect();
             format!("[{}]", events.join(" "))
         }
         Outgoing::Complete { .. } => "complete".to_owned(),
@@ -197,6 +207,38 @@ async fn a_window_goes_out_together_and_an_end_does_not_wait() {
     fixture.tell("a:1", "4");
     fixture.tell("a:1", "\"end\"");
     assert_eq!(fixture.said().await, ["[4 \"end\"]", "complete"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_stream_share_their_batches() {
+    let window = Pace::Window(Duration::from_millis(100));
+    let mut one = Fixture::new(DeliveryClass::Log, 10_000, window);
+    let mut two = Fixture::of(Arc::clone(&one.session.plan), window);
+    tokio::time::advance(Duration::from_millis(70)).await;
+    let first = one.event("a:1", "1");
+    one.hear(&first);
+    two.hear(&first);
+    // The window is over; the deadline of one session comes in time, that of the other late.
+    tokio::time::advance(Duration::from_millis(31)).await;
+    one.pass_deadline();
+    for n in ["2", "3"] {
+        let event = one.event("a:1", n);
+        one.hear(&event);
+        two.hear(&event);
+    }
+    two.pass_deadline();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    one.pass_deadline();
+    two.pass_deadline();
+    let batches = [one.reader.next().await.unwrap(), two.reader.next().await.unwrap()];
+    let [one, two] = batches.map(|said| said.into_iter().map(batch).collect::<Vec<_>>());
+    assert_eq!(one.iter().map(|batch| batch.events.len()).collect::<Vec<_>>(), [1, 2]);
+    assert!(one.len() == two.len() && one.iter().zip(&two).all(|(a, b)| Arc::ptr_eq(a, b)));
+}
+
+fn batch(outgoing: Outgoing) -> Arc<Batch> {
+    let Outgoing::Batch(batch) = outgoing else { panic!("{outgoing:?}") };
+    batch
 }
 
 #[tokio::test(start_paused = true)]

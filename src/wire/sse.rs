@@ -51,8 +51,8 @@ impl Sse {
     }
 
     fn batch(&self, events: &[Arc<Event>]) -> Frame {
-        let all: Vec<&str> =
-            events.iter().filter_map(|e| e.shaped(&*self.shape)).map(|s| &*s.json).collect();
+        let shaped = events.iter().filter_map(|event| event.shaped(&*self.shape));
+        let all: Vec<&str> = shaped.map(|shaped| &*shaped.json).collect();
         let json = format!(r#"{{"type":"batch","events":[{}]}}"#, all.join(","));
         let position = events.last().map(|event| event.position);
         let name = self.variant.named.then_some("batch");
@@ -87,7 +87,9 @@ impl Wire for Sse {
                     None => Frame::new(b""),
                 };
             }
-            Outgoing::Batch(events) => return self.batch(events),
+            Outgoing::Batch(batch) => {
+                return batch.frames.get(self.variant, || self.batch(&batch.events));
+            }
             Outgoing::Connected(connected) => write(None, connected.position, &hello(connected)),
             Outgoing::Gap { channels, reason, position } => {
                 let gap = json!({"type": "gap", "channels": channels, "reason": reason.as_str(),

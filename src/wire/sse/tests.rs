@@ -1,7 +1,7 @@
 //! What is encoded once, and for whom.
 
 use super::*;
-use crate::event::{Channel, Epoch, Payload, ShapeId};
+use crate::event::{Batch, Channel, Epoch, Payload, ShapeId};
 
 #[derive(Debug)]
 struct Plain;
@@ -47,4 +47,15 @@ fn what_is_small_or_no_shorter_stays_as_it_is() {
         let shaped = event.shaped(&Plain).unwrap();
         assert_eq!(wire(false, true).json(shaped), payload);
     }
+}
+
+#[test]
+fn a_batch_is_encoded_once_for_all_who_get_it() {
+    let batch = Arc::new(Batch::new(vec![event("1"), event("2")]));
+    let outgoing = || Outgoing::Batch(Arc::clone(&batch));
+    let frame = wire(false, false).encode(&outgoing());
+    assert!(frame.body().ends_with(b"data: {\"type\":\"batch\",\"events\":[1,2]}\n\n"));
+    assert_eq!(wire(false, false).encode(&outgoing()).chunk().as_ptr(), frame.chunk().as_ptr());
+    let named = wire(true, false).encode(&outgoing()).body();
+    assert_eq!(named, [b"event: batch\n", &*frame.body()].concat());
 }

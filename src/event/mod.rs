@@ -4,6 +4,7 @@
 //! channel + payload ──hub──► Event { position } ──shape──► Shaped ──wire──► Frame
 //! ```
 
+mod batch;
 mod channel;
 mod frame;
 mod payload;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+pub use batch::{Batch, BatchCache};
 pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
 pub use frame::{Frame, FrameCache, Variant};
 pub use payload::{Fields, Payload, PayloadError};
@@ -60,6 +62,21 @@ impl Event {
         }
     }
 
+    /// One event for a run of them, from `oldest` to `newest`: it has the newest one's place and
+    /// has been here since the oldest came.
+    pub fn merged(oldest: &Self, newest: &Self, payload: Payload) -> Self {
+        Self {
+            channel: newest.channel.clone(),
+            payload,
+            position: newest.position,
+            at: newest.at,
+            received: oldest.received,
+            stored: newest.stored,
+            previous: Weak::clone(&newest.previous),
+            shapes: ShapeCache::default(),
+        }
+    }
+
     /// The event as clients of one kind of stream get it; `None` when it is not for them.
     pub fn shaped(&self, shape: &dyn Shape) -> Option<&Shaped> {
         self.shapes.get(shape, self)
@@ -70,9 +87,10 @@ impl Event {
         self.shapes.holds(shape.id())
     }
 
-    /// About how many bytes the event holds in memory, with a shape and a frame of one stream.
+    /// About how many bytes the event holds in memory, with a shape and a frame of one stream, and
+    /// what is left of a batch it was the last of: of batches it holds nothing that grows.
     pub fn weight(&self) -> usize {
-        const OVERHEAD: usize = 512;
+        const OVERHEAD: usize = 768;
         OVERHEAD + self.channel.as_str().len() + 3 * self.payload.as_str().len()
     }
 }

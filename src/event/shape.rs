@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Event;
+use super::batch::BatchCache;
 use super::frame::FrameCache;
 
 /// Turns what a publisher said into what the clients of one declared stream expect.
@@ -19,6 +20,13 @@ pub trait Shape: fmt::Debug + Send + Sync {
 
     /// The event as clients of the stream get it; `None` when it is not for them.
     fn apply(&self, event: &Event) -> Option<Shaped>;
+
+    /// The first of `events`, which a client is to get one after the other, told as one: as many as
+    /// can be, two at least. Returned with those that are left; `None` when the first two stay
+    /// apart.
+    fn merge<'a>(&self, _events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {
+        None
+    }
 }
 
 /// See [`Shape::id`].
@@ -38,8 +46,12 @@ pub struct Shaped {
     pub end: Option<End>,
     /// The run of work it reports on, for those who estimate its end.
     pub run: Option<Run>,
+    /// The JSON in compressed form, once somebody has asked for it; `None` inside: no shorter.
+    pub compressed: OnceLock<Option<Box<str>>>,
     /// What has been encoded of it.
     pub frames: FrameCache,
+    /// What has been sent together with it, as the last of a batch.
+    pub batches: BatchCache,
 }
 
 /// A run of work, from its beginning or from where it was begun anew. Progress is from 0 to 1.
@@ -65,7 +77,16 @@ pub struct End {
 impl Shaped {
     /// JSON without a type or an end.
     pub fn plain(json: Arc<str>) -> Self {
-        Self { json, kind: None, key: None, end: None, run: None, frames: FrameCache::default() }
+        Self {
+            json,
+            kind: None,
+            key: None,
+            end: None,
+            run: None,
+            compressed: OnceLock::new(),
+            frames: FrameCache::default(),
+            batches: BatchCache::default(),
+        }
     }
 }
 

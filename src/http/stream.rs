@@ -16,7 +16,7 @@ use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
-use crate::session::{Connected, OutboxSettings, Outgoing, Plan, Session};
+use crate::session::{Connected, OutboxSettings, Outgoing, Plan, Session, Windows};
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
 use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
@@ -147,11 +147,13 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
     let bytes = match stream.class {
         DeliveryClass::State => outbox.state_bytes,
         DeliveryClass::Log => outbox.log_bytes,
+        DeliveryClass::Text => outbox.text_bytes,
     };
     Plan {
         stream: stream.name.clone(),
         shape: Arc::clone(shape),
         outbox: OutboxSettings { class: stream.class, bytes, replay_bytes: outbox.replay_bytes },
+        windows: Windows::default(),
         keep_alive: app.settings.server.keep_alive,
         stalled_after: app.settings.server.stalled_after,
         metrics: Arc::clone(&app.metrics),

@@ -19,6 +19,7 @@ mod sink;
 mod start;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use pacing::Pace;
 pub use plan::Plan;
 pub use registry::{Full, Registry, Ticket};
 pub use sink::{Passed, Sink};
+pub use windows::Windows;
 
 use crate::event::{End, Event, Filter, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};

@@ -1,9 +1,10 @@
 //! What a client has not read yet: bounded in bytes, with a policy for what does not fit.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::Outgoing;
-use crate::event::{Channel, Shape};
+use crate::event::{Channel, Event, Shape};
 use crate::settings::DeliveryClass;
 
 /// The bound and the policy of an outbox.
@@ -27,6 +28,8 @@ pub struct Outbox {
     /// Whether what is pushed is what the client missed, and how many bytes of that wait.
     replaying: bool,
     replayed: usize,
+    /// How many items at the front cannot be merged with each other: they are not looked at again.
+    settled: usize,
 }
 
 /// What became of an item.
@@ -34,7 +37,7 @@ pub struct Outbox {
 pub(super) enum Pushed {
     /// It waits.
     Kept,
-    /// It waits, and so many older events gave way.
+    /// It waits, and so many older events gave way: to newer ones, or merged with them.
     Conflated(usize),
     /// It does not fit, and nothing may give way: the session has to end.
     Overflow,
@@ -42,28 +45,55 @@ pub(super) enum Pushed {
 
 impl Outbox {
     pub(super) fn new(settings: OutboxSettings) -> Self {
-        Self { settings, queue: VecDeque::new(), bytes: 0, replaying: false, replayed: 0 }
+        Self {
+            settings,
+            queue: VecDeque::new(),
+            bytes: 0,
+            replaying: false,
+            replayed: 0,
+            settled: 0,
+        }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing, shape: &dyn Shape) -> Pushed {
         let weight = outgoing.weight(shape);
+        let mut merged = 0;
+        if !self.has_room(weight) {
+            match self.settings.class {
+                DeliveryClass::State if !self.replaying => {
+                    return self.push_over(outgoing, weight, shape);
+                }
+                DeliveryClass::Text => merged = self.merge(shape),
+                DeliveryClass::State | DeliveryClass::Log => {}
+            }
+            if !self.has_room(weight) {
+                return Pushed::Overflow;
+            }
+        }
+        self.add(outgoing, weight);
+        if merged == 0 { Pushed::Kept } else { Pushed::Conflated(merged) }
+    }
+
+    fn has_room(&self, weight: usize) -> bool {
         let (waiting, bound) = if self.replaying {
             (self.replayed, self.settings.replay_bytes)
         } else {
             (self.bytes - self.replayed, self.settings.bytes)
         };
-        let fits = waiting + weight <= bound || !self.queue.iter().any(is_event);
-        if !fits && (self.replaying || self.settings.class == DeliveryClass::Log) {
-            return Pushed::Overflow;
-        }
+        waiting + weight <= bound || !self.queue.iter().any(is_event)
+    }
+
+    fn add(&mut self, outgoing: Outgoing, weight: usize) {
         self.queue.push_back(outgoing);
         self.bytes += weight;
         self.replayed += if self.replaying { weight } else { 0 };
-        if fits {
-            return Pushed::Kept;
-        }
+    }
+
+    /// Takes in what there is no room for, if what is older can give way to it.
+    fn push_over(&mut self, outgoing: Outgoing, weight: usize, shape: &dyn Shape) -> Pushed {
+        self.add(outgoing, weight);
         let conflated = self.keep_newest(shape);
-        if self.bytes - self.replayed <= bound {
+        if self.bytes - self.replayed <= self.settings.bytes {
             return Pushed::Conflated(conflated);
         }
         // Too many channels: the client resumes from what it has read.
@@ -82,12 +112,14 @@ impl Outbox {
         let outgoing = self.queue.pop_front()?;
         self.bytes -= outgoing.weight(shape);
         self.replayed = self.replayed.min(self.bytes);
+        self.settled = self.settled.saturating_sub(1);
         Some(outgoing)
     }
 
     pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
         self.bytes = 0;
         self.replayed = 0;
+        self.settled = 0;
         std::mem::take(&mut self.queue)
     }
 
@@ -129,6 +161,42 @@ impl Outbox {
         self.replayed = self.replayed.min(self.bytes);
         before - self.queue.len()
     }
+
+    /// Tells as one the events that follow each other and can be. Only neighbours: an id stands
+    /// for everything before it, so nothing may overtake. Returns how many gave way.
+    fn merge(&mut self, shape: &dyn Shape) -> usize {
+        let before = self.queue.len();
+        // The last of those looked at before may go on in what has come since.
+        let rest = self.queue.split_off(self.settled.saturating_sub(1));
+        self.bytes -= rest.iter().map(|outgoing| outgoing.weight(shape)).sum::<usize>();
+        let mut run = Vec::new();
+        for outgoing in rest {
+            match outgoing {
+                Outgoing::Event(event) => run.push(event),
+                other => {
+                    self.add_merged(&run, shape);
+                    run.clear();
+                    self.bytes += other.weight(shape);
+                    self.queue.push_back(other);
+                }
+            }
+        }
+        self.add_merged(&run, shape);
+        self.replayed = self.replayed.min(self.bytes);
+        self.settled = self.queue.len();
+        before - self.queue.len()
+    }
+
+    fn add_merged(&mut self, mut run: &[Arc<Event>], shape: &dyn Shape) {
+        while let Some((first, others)) = run.split_first() {
+            let merged = shape.merge(run).map(|(event, rest)| (Arc::new(event), rest));
+            let (event, rest) = merged.unwrap_or_else(|| (Arc::clone(first), others));
+            let outgoing = Outgoing::Event(event);
+            self.bytes += outgoing.weight(shape);
+            self.queue.push_back(outgoing);
+            run = rest;
+        }
+    }
 }
 
 fn is_event(outgoing: &Outgoing) -> bool {
@@ -154,3 +222,6 @@ enum Thing {
     State(Channel, Option<Box<str>>),
     Gap(Vec<String>),
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Event, Position, Shape};
+use crate::event::{Batch, Event, Position, Shape};
 use crate::hub::GapReason;
 
 /// One thing a session says.
@@ -20,8 +20,8 @@ pub enum Outgoing {
         /// Where the client stands after it, if it is the last of the snapshot.
         position: Option<Position>,
     },
-    /// Events of a window of time, at least one, oldest first.
-    Batch(Vec<Arc<Event>>),
+    /// Events of a window of time, under the position of the last.
+    Batch(Arc<Batch>),
     /// Some channels may have missed events.
     Gap {
         /// Which.
@@ -70,7 +70,7 @@ impl Outgoing {
             Self::Event(event) => Some(event.position),
             Self::Snapshot { position, .. } | Self::Gap { position, .. } => *position,
             Self::Complete { position, .. } => Some(*position),
-            Self::Batch(events) => events.last().map(|event| event.position),
+            Self::Batch(batch) => batch.events.last().map(|event| event.position),
             Self::Error(_) | Self::KeepAlive | Self::Shutdown { .. } => None,
         }
     }
@@ -82,7 +82,7 @@ impl Outgoing {
         OVERHEAD
             + match self {
                 Self::Event(e) | Self::Snapshot { event: e, .. } => event(e),
-                Self::Batch(events) => events.iter().map(|e| OVERHEAD + event(e)).sum(),
+                Self::Batch(batch) => batch.events.iter().map(|e| OVERHEAD + event(e)).sum(),
                 Self::Connected(connected) => connected.channels.iter().map(String::len).sum(),
                 Self::Gap { channels, .. } => channels.iter().map(String::len).sum(),
                 Self::Complete { data, .. } => data.len(),

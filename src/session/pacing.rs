@@ -15,7 +15,9 @@ pub enum Pace {
     /// Each as it comes.
     #[default]
     AsItComes,
-    /// All of a window together.
+    /// All of a window together. Windows end for all clients at the same time: see [`Windows`].
+    ///
+    /// [`Windows`]: super::Windows
     Window(Duration),
     /// One per interval at most; the stream's delivery class says what becomes of the others.
     Rate(Duration),
@@ -51,8 +53,14 @@ impl Paced {
             out.push(outgoing, plan);
             return;
         }
-        if let (Pace::Window(window), true) = (self.pace, self.held.is_empty()) {
-            self.next = now + window;
+        if let (Pace::Window(window), Outgoing::Event(event)) = (self.pace, &outgoing) {
+            // A window ends at the same event for everybody, however late its deadline comes.
+            if self.next <= event.received {
+                self.release_window(out, plan);
+            }
+            if self.held.is_empty() {
+                self.next = plan.windows.end(window, now);
+            }
         }
         match self.held.push(outgoing, &*plan.shape) {
             Pushed::Kept => {}
@@ -123,19 +131,20 @@ impl Paced {
     }
 
     fn release_window(&mut self, out: &mut Outward, plan: &Plan) {
-        let mut batch = Vec::new();
+        let batch = |events| Outgoing::Batch(plan.windows.batch(events, &*plan.shape));
+        let mut events = Vec::new();
         for outgoing in self.held.take() {
             if let Outgoing::Event(event) = outgoing {
-                batch.push(event);
+                events.push(event);
                 continue;
             }
-            if !batch.is_empty() {
-                out.push(Outgoing::Batch(std::mem::take(&mut batch)), plan);
+            if !events.is_empty() {
+                out.push(batch(std::mem::take(&mut events)), plan);
             }
             out.push(outgoing, plan);
         }
-        if !batch.is_empty() {
-            out.push(Outgoing::Batch(batch), plan);
+        if !events.is_empty() {
+            out.push(batch(events), plan);
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CloseReason, OutboxSettings};
+use super::{CloseReason, OutboxSettings, Windows};
 use crate::event::Shape;
+use crate::settings::DeliveryClass;
 use crate::telemetry::Metrics;
 
 /// How a declared stream treats its clients.
@@ -16,6 +17,8 @@ pub struct Plan {
     pub shape: Arc<dyn Shape>,
     /// How much may wait for a client, and what happens then.
     pub outbox: OutboxSettings,
+    /// When the windows end of clients that want their events together.
+    pub windows: Windows,
     /// The longest silence, keep-alives included.
     pub keep_alive: Duration,
     /// A client that takes nothing of what waits for it for so long is cut.
@@ -30,10 +33,16 @@ impl Plan {
         self.metrics.sessions_closed_total.with_label_values(&labels).inc();
     }
 
+    /// Counts events that gave way to others: lost to the client, unless merged with them.
     pub(super) fn count_conflated(&self, count: usize) {
-        let class = self.outbox.class.as_str();
-        let conflated = self.metrics.events_conflated_total.with_label_values(&[class]);
-        conflated.inc_by(count as u64);
+        let count = count as u64;
+        match self.outbox.class {
+            DeliveryClass::Text => self.metrics.events_merged_total.inc_by(count),
+            class => {
+                let conflated = &self.metrics.events_conflated_total;
+                conflated.with_label_values(&[class.as_str()]).inc_by(count);
+            }
+        }
     }
 
     /// A silence of 70 to 100 % of the longest, so that clients are not all kept alive at once.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::*;
-use crate::event::{Channel, Epoch, Payload, Shape, ShapeId, Shaped};
+use crate::event::{Batch, Channel, Epoch, Payload, Shape, ShapeId, Shaped};
 use crate::settings::DeliveryClass;
 use crate::telemetry::Metrics;
 
@@ -84,18 +84,24 @@ struct Fixture {
 impl Fixture {
     fn new(class: DeliveryClass, bytes: usize, pace: Pace) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
         let plan = Plan {
             stream: "test".to_owned(),
             shape: Arc::new(Plain),
             outbox: OutboxSettings { class, bytes, replay_bytes: 10_000 },
+            windows: Windows::default(),
             keep_alive: Duration::from_secs(15),
             stalled_after: Duration::from_secs(90),
             metrics: Arc::clone(&metrics),
         };
+        Self::of(Arc::new(plan), pace)
+    }
+
+    fn of(plan: Arc<Plan>, pace: Pace) -> Self {
+        let metrics = Arc::clone(&plan.metrics);
+        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
         let filters = Arc::from([Filter::parse("a:*").unwrap()]);
         let reader = Reader::default();
-        let session = Session::new(Arc::new(plan), ticket, filters, pace, reader.clone());
+        let session = Session::new(plan, ticket, filters, pace, reader.clone());
         Self { session, reader, metrics, epoch: Epoch::random(), sequence: 0 }
     }
 
@@ -108,7 +114,11 @@ impl Fixture {
 
     fn tell(&mut self, channel: &str, payload: &str) {
         let event = self.event(channel, payload);
-        self.session.receive(Signal::Event(&event), Instant::now());
+        self.hear(&event);
+    }
+
+    fn hear(&mut self, event: &Arc<Event>) {
+        self.session.receive(Signal::Event(event), Instant::now());
     }
 
     fn pass_deadline(&mut self) {
@@ -118,9 +128,16 @@ impl Fixture {
     /// What the client gets when it reads now, in a form that is easy to compare. Keep-alives are
     /// left out.
     fn said(&mut self) -> Vec<String> {
+        self.read()
+            .iter()
+            .filter(|said| !matches!(said, Outgoing::KeepAlive))
+            .map(in_words)
+            .collect()
+    }
+
+    fn read(&mut self) -> Vec<Outgoing> {
         self.flow();
-        let said = std::mem::take(&mut self.reader.0.lock().read);
-        said.iter().filter(|said| !matches!(said, Outgoing::KeepAlive)).map(in_words).collect()
+        std::mem::take(&mut self.reader.0.lock().read)
     }
 
     /// The client reads now.
@@ -135,8 +152,8 @@ impl Fixture {
 fn in_words(outgoing: &Outgoing) -> String {
     match outgoing {
         Outgoing::Event(event) => format!("{}={}", event.channel, event.payload.as_str()),
-        Outgoing::Batch(events) => {
-            let events: Vec<_> = events.iter().map(|event| event.payload.as_str()).collect();
+        Outgoing::Batch(batch) => {
+            let events: Vec<_> = batch.events.iter().map(|event| event.payload.as_str()).collect();
             format!("[{}]", events.join(" "))
         }
         Outgoing::Complete { .. } => "complete".to_owned(),
@@ -246,6 +263,38 @@ async fn a_window_goes_out_together_and_an_end_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_of_a_stream_share_their_batches() {
+    let window = Pace::Window(Duration::from_millis(100));
+    let mut one = Fixture::new(DeliveryClass::Log, 10_000, window);
+    let mut two = Fixture::of(Arc::clone(&one.session.plan), window);
+    tokio::time::advance(Duration::from_millis(70)).await;
+    let first = one.event("a:1", "1");
+    one.hear(&first);
+    two.hear(&first);
+    // The window is over; the deadline of one session comes in time, that of the other late.
+    tokio::time::advance(Duration::from_millis(31)).await;
+    one.pass_deadline();
+    for n in ["2", "3"] {
+        let event = one.event("a:1", n);
+        one.hear(&event);
+        two.hear(&event);
+    }
+    two.pass_deadline();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    one.pass_deadline();
+    two.pass_deadline();
+    let batches = |mut of: Fixture| of.read().into_iter().map(batch).collect::<Vec<_>>();
+    let (one, two) = (batches(one), batches(two));
+    assert_eq!(one.iter().map(|batch| batch.events.len()).collect::<Vec<_>>(), [1, 2]);
+    assert!(one.len() == two.len() && one.iter().zip(&two).all(|(a, b)| Arc::ptr_eq(a, b)));
+}
+
+fn batch(outgoing: Outgoing) -> Arc<Batch> {
+    let Outgoing::Batch(batch) = outgoing else { panic!("{outgoing:?}") };
+    batch
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
     let rate = Pace::Rate(Duration::from_secs(1));
     let mut fixture = Fixture::new(DeliveryClass::Log, 4 * 65 + 67, rate);
@@ -267,10 +316,12 @@ async fn an_end_that_does_not_fit_is_not_said_without_its_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_conflates_state_and_delays_a_log() {
-    for (class, expected) in
-        [(DeliveryClass::State, vec![1, 9]), (DeliveryClass::Log, (1..=9).collect())]
-    {
+async fn a_rate_conflates_state_and_delays_all_else() {
+    for (class, expected) in [
+        (DeliveryClass::State, vec![1, 9]),
+        (DeliveryClass::Log, (1..=9).collect()),
+        (DeliveryClass::Text, (1..=9).collect()),
+    ] {
         let mut fixture = Fixture::new(class, 10_000, Pace::Rate(Duration::from_secs(1)));
         for n in 1..=9 {
             fixture.tell("a:1", &n.to_string());

@@ -137,6 +137,7 @@ pub struct SnapshotSettings {
 pub struct OutboxSection {
     pub state_bytes: usize,
     pub log_bytes: usize,
+    pub text_bytes: usize,
     pub replay_bytes: usize,
     pub unsent_bytes: usize,
     pub total_bytes: usize,

@@ -26,6 +26,7 @@ pub struct StreamSettings {
     pub class: DeliveryClass,
     pub snapshot: Option<bool>,
     pub key: Option<String>,
+    pub text: Option<String>,
     #[serde(default, with = "humantime_serde")]
     pub batch: Duration,
     #[serde(default)]
@@ -56,6 +57,9 @@ pub enum DeliveryClass {
     /// Nothing is dropped: its stream is closed, and it resumes from its last id. Alerts, chat.
     #[default]
     Log,
+    /// Pieces of one text that follow each other are told as one; nothing is dropped. What does
+    /// not fit even then is as with `Log`. Tokens of a model.
+    Text,
 }
 
 impl DeliveryClass {
@@ -64,6 +68,7 @@ impl DeliveryClass {
         match self {
             Self::State => "state",
             Self::Log => "log",
+            Self::Text => "text",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, RedisSection, Settings, StreamSettings};
+use super::{DeliveryClass, Fault, RedisSection, Settings, StreamSettings};
 use crate::event::{ChannelPattern, Filter};
 
 /// Connections and streams that can be counted.
@@ -26,6 +26,7 @@ impl Settings {
             ("events.max_bytes", self.events.max_bytes),
             ("outbox.state_bytes", self.outbox.state_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
+            ("outbox.text_bytes", self.outbox.text_bytes),
             ("outbox.replay_bytes", self.outbox.replay_bytes),
             ("publish.max_events", self.publish.max_events),
             ("publish.max_body_bytes", self.publish.max_body_bytes),
@@ -166,6 +167,11 @@ impl StreamSettings {
         if self.channels_from.is_some() && self.allow.is_empty() {
             let message = "says which channels may be asked for; [\"*\"]: all";
             faults.push(Fault::new(format!("{at}.allow"), message));
+        }
+        if (self.class == DeliveryClass::Text) != self.text.is_some() {
+            let message = "names the field that holds the text: needed for class \"text\", and \
+                           for no other";
+            faults.push(Fault::new(format!("{at}.text"), message));
         }
         check_patterns(&format!("{at}.allow"), &self.allow, faults);
         check_time(&format!("{at}.batch"), self.batch, faults);

@@ -3,6 +3,7 @@
 mod envelope;
 mod job;
 mod render;
+mod text;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub(super) struct DeclaredShape {
     name: ShapeName,
     event_type: Option<String>,
     key: Option<String>,
+    text: Option<String>,
     ends: Vec<EndRule>,
 }
 
@@ -30,6 +32,7 @@ impl DeclaredShape {
             name,
             event_type: settings.event_type.clone(),
             key: settings.key.clone(),
+            text: settings.text.clone(),
             ends: settings.end.iter().map(EndRule::new).collect(),
         }
     }
@@ -55,6 +58,11 @@ impl Shape for DeclaredShape {
         let mut shaped = Shaped { run, ..Shaped::plain(json) };
         self.read(event, &mut shaped);
         Some(shaped)
+    }
+
+    fn merge<'a>(&self, events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {
+        let goes_on = |event: &Event| event.shaped(self).is_some_and(|s| s.end.is_none());
+        text::merge(events, self.text.as_deref()?, goes_on)
     }
 }
 

@@ -59,6 +59,8 @@ metrics! {
         events_dropped_total: IntCounterVec, ["reason"];
         /// Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
         events_conflated_total: IntCounterVec, ["class"];
+        /// Events told as one with the next because a client of a text lagged; nothing of them is lost.
+        events_merged_total: IntCounter;
         /// Events published through this gateway.
         events_published_total: IntCounter;
         /// Frames handed to connections, by transport.

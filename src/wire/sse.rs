@@ -2,7 +2,6 @@
 //!
 //! Payloads are JSON on one line, so nothing in them can end a field or an event.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -43,32 +42,38 @@ impl Sse {
 
     fn data(&self, shaped: &Shaped, position: Option<Position>) -> Frame {
         let name = shaped.kind.as_deref().filter(|name| self.variant.named && !is_ours(name));
-        Frame::new(write(name, position, &self.compress(&shaped.json)).as_bytes())
+        Frame::new(write(name, position, self.json(shaped)).as_bytes())
+    }
+
+    /// The data of an event. Compressed once, whatever id and name stand over it.
+    fn json<'a>(&self, shaped: &'a Shaped) -> &'a str {
+        if !self.variant.compressed {
+            return &shaped.json;
+        }
+        let compressed = shaped.compressed.get_or_init(|| self.compress(&shaped.json));
+        compressed.as_deref().unwrap_or(&shaped.json)
     }
 
     fn batch(&self, events: &[Arc<Event>]) -> Frame {
-        let all: Vec<&str> =
-            events.iter().filter_map(|e| e.shaped(&*self.shape)).map(|s| &*s.json).collect();
+        let shaped = events.iter().filter_map(|event| event.shaped(&*self.shape));
+        let all: Vec<&str> = shaped.map(|shaped| &*shaped.json).collect();
         let json = format!(r#"{{"type":"batch","events":[{}]}}"#, all.join(","));
         let position = events.last().map(|event| event.position);
         let name = self.variant.named.then_some("batch");
-        Frame::new(write(name, position, &self.compress(&json)).as_bytes())
+        let compressed = if self.variant.compressed { self.compress(&json) } else { None };
+        Frame::new(write(name, position, compressed.as_deref().unwrap_or(&json)).as_bytes())
     }
 
-    fn compress<'a>(&self, json: &'a str) -> Cow<'a, str> {
-        if !self.variant.compressed || json.len() <= self.compress_above {
-            return Cow::Borrowed(json);
+    /// The compressed form, if it is wanted for so much data and shorter.
+    fn compress(&self, json: &str) -> Option<Box<str>> {
+        if json.len() <= self.compress_above {
+            return None;
         }
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         let compressed = gzip.write_all(json.as_bytes()).and_then(|()| gzip.finish());
-        let wrapped = compressed.map(|bytes| {
-            let data = STANDARD.encode(bytes);
-            format!(r#"{{"type":"compressed","encoding":"gzip","data":"{data}"}}"#)
-        });
-        match wrapped {
-            Ok(wrapped) if wrapped.len() < json.len() => Cow::Owned(wrapped),
-            _ => Cow::Borrowed(json),
-        }
+        let data = STANDARD.encode(compressed.ok()?);
+        let wrapped = format!(r#"{{"type":"compressed","encoding":"gzip","data":"{data}"}}"#);
+        (wrapped.len() < json.len()).then(|| wrapped.into())
     }
 }
 
@@ -86,7 +91,9 @@ impl Wire for Sse {
                     None => Frame::new(b""),
                 };
             }
-            Outgoing::Batch(events) => return self.batch(events),
+            Outgoing::Batch(batch) => {
+                return batch.frames.get(self.variant, || self.batch(&batch.events));
+            }
             Outgoing::Connected(connected) => write(None, connected.position, &hello(connected)),
             Outgoing::Gap { channels, reason, position } => {
                 let gap = json!({"type": "gap", "channels": channels, "reason": reason.as_str(),
@@ -147,3 +154,6 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     text.write_fmt(line).unwrap_or_default();
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl Writer {
 pub(super) fn live_event(outgoing: &Outgoing) -> Option<&Event> {
     match outgoing {
         Outgoing::Event(event) => Some(event),
-        Outgoing::Batch(events) => events.first().map(|event| &**event),
+        Outgoing::Batch(batch) => batch.events.first().map(|event| &**event),
         _ => None,
     }
 }

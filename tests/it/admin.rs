@@ -114,6 +114,7 @@ async fn the_metrics_have_names_and_help() {
     connections Connections that are open, whatever they carry.
     events_conflated_total Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
     events_dropped_total Events that were not let in, by reason.
+    events_merged_total Events told as one with the next because a client of a text lagged; nothing of them is lost.
     events_published_total Events published through this gateway.
     events_received_total Events that entered, by source.
     frames_sent_total Frames handed to connections, by transport.

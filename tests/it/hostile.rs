@@ -1,6 +1,7 @@
 //! What comes from outside breaks nothing, reaches nobody it is not for, and fills no memory.
 
 mod slow;
+mod text;
 
 use std::time::Duration;
 

@@ -173,10 +173,22 @@ fn a_number_that_is_not_whole_is_no_count() {
 }
 
 #[test]
+fn a_text_names_its_field_and_nothing_else_does() {
+    assert_refused(&[
+        ("[stream.jobs]\nclass = \"text\"", "stream.jobs.text"),
+        ("[stream.jobs]\ntext = \"words\"", "stream.jobs.text"),
+        ("[outbox]\ntext_bytes = 0", "outbox.text_bytes"),
+    ]);
+    let settings = load("[stream.jobs]\nclass = \"text\"\ntext = \"words\"", &[]).unwrap();
+    assert_eq!(settings.stream["jobs"].class, DeliveryClass::Text);
+    assert_eq!(settings.outbox.text_bytes, 262_144);
+}
+
+#[test]
 fn a_wrong_word_is_answered_with_the_right_ones() {
     for (file, right) in [
         ("[log]\nformat = \"xml\"", &["text", "json"][..]),
-        ("[stream.jobs]\nclass = \"best\"", &["state", "log"]),
+        ("[stream.jobs]\nclass = \"best\"", &["state", "log", "text"]),
         ("[stream.jobs]\nshape = \"round\"", &["payload", "envelope", "render-progress"]),
     ] {
         let faults = faults(file);

@@ -1,0 +1,138 @@
+//! Class "text": whatever is said and whenever it is read, no letter is missing.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::event::{Epoch, Payload};
+use crate::settings::Settings;
+use crate::streams::Streams;
+
+const BOUND: usize = 1000;
+
+/// A stream whose members say `words`.
+static SHAPE: LazyLock<Arc<dyn Shape>> = LazyLock::new(|| {
+    let mut settings = Settings::load(None, []).unwrap();
+    let stream = settings.stream.get_mut("ab_test_results").unwrap();
+    stream.class = DeliveryClass::Text;
+    stream.text = Some("words".to_owned());
+    let streams = Streams::compile(&settings.stream);
+    let stream = streams.iter().find(|stream| stream.name == "ab_test_results").unwrap();
+    Arc::clone(&stream.shape)
+});
+
+fn outbox(replay_bytes: usize) -> Outbox {
+    Outbox::new(OutboxSettings { class: DeliveryClass::Text, bytes: BOUND, replay_bytes })
+}
+
+fn event(sequence: u64, payload: &Value) -> Outgoing {
+    let payload = Payload::parse(payload.to_string().as_bytes(), usize::MAX).unwrap();
+    let (channel, position) = (Channel::new("c").unwrap(), Epoch::random().at(sequence));
+    Outgoing::Event(Arc::new(Event::new(channel, payload, position)))
+}
+
+/// Adds what is said to the text of each member; its position.
+fn hear(outgoing: &Outgoing, texts: &mut BTreeMap<String, String>) -> u64 {
+    let Outgoing::Event(event) = outgoing else { panic!("{outgoing:?}") };
+    let said: Value = serde_json::from_str(event.payload.as_str()).unwrap();
+    let text = texts.entry(said["member"].as_str().unwrap().to_owned()).or_default();
+    text.push_str(said["words"].as_str().unwrap());
+    event.position.sequence
+}
+
+/// Whether no two neighbours could be told as one, but for the newest and the one before it.
+fn is_merged(outbox: &Outbox, shape: &dyn Shape) -> bool {
+    let events = outbox.queue.iter().map(|outgoing| match outgoing {
+        Outgoing::Event(event) => Arc::clone(event),
+        other => panic!("{other:?}"),
+    });
+    let events: Vec<_> = events.collect();
+    let (_, older) = events.split_last().unwrap();
+    older.windows(2).all(|pair| shape.merge(pair).is_none())
+}
+
+proptest! {
+    #[test]
+    fn no_letter_is_missing_and_ids_rise(
+        said in prop::collection::vec(
+            ("[ab]", "\\PC{0,20}|[\"\\\\\\n\u{2028}]", prop::bool::weighted(0.1), 0_u8..4), 1..60),
+    ) {
+        let (shape, mut outbox) = (&**SHAPE, outbox(BOUND));
+        let (mut expected, mut heard) = (BTreeMap::new(), BTreeMap::new());
+        let mut last = 0;
+        for ((member, words, asks, read), n) in said.iter().zip(1..) {
+            let fields = json!({"member": member, "words": words, "asks": asks, "timestamp": n});
+            let outgoing = event(n, &fields);
+            let one = outgoing.weight(shape);
+            match outbox.push(outgoing.clone(), shape) {
+                Pushed::Kept => {}
+                Pushed::Conflated(_) => prop_assert!(is_merged(&outbox, shape)),
+                Pushed::Overflow => break,
+            }
+            hear(&outgoing, &mut expected);
+            prop_assert!(outbox.bytes() <= BOUND.max(one));
+            // A client that reads less often than it is told something.
+            for _ in 0..read.saturating_sub(2) {
+                let Some(outgoing) = outbox.pop(shape) else { break };
+                let position = hear(&outgoing, &mut heard);
+                prop_assert!(position > last);
+                last = position;
+            }
+        }
+        let counted = outbox.bytes();
+        let mut rest = 0;
+        for outgoing in outbox.take() {
+            rest += outgoing.weight(shape);
+            let position = hear(&outgoing, &mut heard);
+            prop_assert!(position > last);
+            last = position;
+        }
+        prop_assert_eq!(heard, expected);
+        prop_assert_eq!(rest, counted);
+    }
+}
+
+#[test]
+fn a_run_is_told_as_one_under_the_id_of_its_last() {
+    let (shape, mut outbox) = (&**SHAPE, outbox(BOUND));
+    let say = |n, member: &str| event(n, &json!({"member": member, "words": format!("{n} ")}));
+    let mut n = 0;
+    let gave_way = loop {
+        n += 1;
+        match outbox.push(say(n, if (4..=6).contains(&n) { "b" } else { "a" }), shape) {
+            Pushed::Kept => {}
+            Pushed::Conflated(count) => break count,
+            Pushed::Overflow => panic!("it can be told as one"),
+        }
+    };
+    let told = outbox.take().into_iter().map(|outgoing| {
+        let mut texts = BTreeMap::new();
+        (hear(&outgoing, &mut texts), texts.into_iter().next().unwrap())
+    });
+    let told: Vec<_> = told.collect();
+    let words = |from: u64, to: u64| (from..=to).map(|n| n.to_string() + " ").collect();
+    let run = |member: &str, from, to| (to, (member.to_owned(), words(from, to)));
+    // The newest found no room before the others were merged.
+    assert_eq!(told, [run("a", 1, 3), run("b", 4, 6), run("a", 7, n - 1), run("a", n, n)]);
+    assert_eq!(gave_way, usize::try_from(n).unwrap() - told.len());
+}
+
+#[test]
+fn what_was_missed_is_merged_up_to_its_own_bound() {
+    let (shape, mut outbox) = (&**SHAPE, outbox(2 * BOUND));
+    outbox.replay(true);
+    let say = |n, member: &str| event(n, &json!({"member": member, "words": "word "}));
+    // One member after the other, then both in turns.
+    let overflow = (1..100).find(|&n| {
+        let said = say(n, if n < 50 || n % 2 == 0 { "a" } else { "b" });
+        let full = outbox.bytes() + said.weight(shape) > 2 * BOUND;
+        let pushed = outbox.push(said, shape);
+        assert!(pushed == Pushed::Kept || full, "there is room");
+        assert!(outbox.bytes() <= 2 * BOUND);
+        pushed == Pushed::Overflow
+    });
+    assert!(overflow.is_some_and(|n| n > 50), "{overflow:?}");
+}

@@ -16,7 +16,7 @@ use crate::hub::{
     GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
     SnapshotBounds,
 };
-use crate::session::{CloseReason, Registry};
+use crate::session::{CloseReason, Quota, Refused, Registry};
 use crate::settings::{DeliveryClass, RedisSection, Settings};
 use crate::shutdown::Stop;
 use crate::source::{
@@ -91,6 +91,7 @@ impl Gateway {
             standing,
             streams,
             registry: Registry::new(settings.server.max_streams, &metrics),
+            quota: Quota::new(&settings.limits, &metrics),
             publisher: source.publisher(),
             states: source.stored_states(),
             metrics: Arc::clone(&metrics),
@@ -155,6 +156,9 @@ fn begin_at_zero(metrics: &Metrics) {
     }
     for reason in CloseReason::ALL {
         metrics.sessions_closed_total.with_label_values(&[reason.as_str()]).reset();
+    }
+    for reason in Refused::ALL {
+        metrics.openings_refused_total.with_label_values(&[reason.as_str()]).reset();
     }
     for class in [DeliveryClass::State, DeliveryClass::Log] {
         metrics.events_conflated_total.with_label_values(&[class.as_str()]).reset();

@@ -1,6 +1,7 @@
 //! The doors: which URL leads where, and who may knock.
 
 mod admin;
+mod client;
 mod options;
 mod problem;
 mod publish;
@@ -26,7 +27,7 @@ pub use stream::parse_query;
 
 use crate::event::ChannelPattern;
 use crate::hub::{Hub, Inlet};
-use crate::session::Registry;
+use crate::session::{Quota, Registry};
 use crate::settings::{ServerSettings, Settings};
 use crate::shutdown::Stop;
 use crate::source::{Publisher, StoredStates};
@@ -51,6 +52,7 @@ pub struct App {
     pub standing: Vec<ChannelPattern>,
     pub streams: Streams,
     pub registry: Registry,
+    pub quota: Quota,
     pub publisher: Arc<dyn Publisher>,
     pub states: Option<Arc<dyn StoredStates>>,
     pub metrics: Arc<Metrics>,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::App;
+use super::client::Peer;
 use crate::shutdown::Stop;
 
 /// Accepts connections until the gateway stops and the last stream has ended; until then, whoever
@@ -85,6 +86,9 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    // Without one, the client has gone already.
+    let Ok(peer) = stream.peer_addr() else { return };
+    let peer = Peer(peer.ip());
     app.metrics.connections.inc();
     let asked = Arc::new(AtomicBool::new(false));
     let too_slow = CancellationToken::new();
@@ -95,6 +99,7 @@ async fn connection(
         let shared = request.version() == Version::HTTP_2;
         let laggard = if shared { Laggard(CancellationToken::new()) } else { laggard.clone() };
         request.extensions_mut().insert(laggard);
+        request.extensions_mut().insert(peer);
         request
     });
     let service = TowerToHyperService::new(service);

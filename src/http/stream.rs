@@ -14,13 +14,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::client::Peer;
 use super::options::StreamOptions;
 use super::problem::Problem;
 use super::serve::Laggard;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
-    Connected, Opening, Options, OutboxSettings, Outgoing, PipeReader, Plan, Session,
+    Client, Connected, Opening, Options, OutboxSettings, Outgoing, Pass, PipeReader, Plan, Session,
 };
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
@@ -51,21 +52,27 @@ pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
     path: Result<RawPathParams, RawPathParamsRejection>,
     RawQuery(query): RawQuery,
-    Extension(Laggard(too_slow)): Extension<Laggard>,
+    (Extension(Laggard(too_slow)), Extension(Peer(peer))): (Extension<Laggard>, Extension<Peer>),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
-    if app.stop.is_requested() {
-        return Ok(come_back(stream));
-    }
     let path = path?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
+    // Whoever comes back with another id comes back to the same stream.
+    let same: Vec<_> = params.except("lastEventId").collect();
+    let client = Client::at(peer);
+    let pass = tokio::select! {
+        biased;
+        () = app.stop.requested() => return Ok(come_back(stream)),
+        // Held before anything is read for it, so that it begins with what is newest then.
+        pass = app.quota.enter(client, (&stream.name, same)) => pass?,
+    };
     let asked = StreamOptions::read(stream, &params, &headers)
         .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
-        Ok((options, filters)) => begin(&door, options, filters, too_slow).await,
-        Err(error) => refuse(app, stream, &error),
+        Ok((options, filters)) => begin(&door, options, filters, too_slow, pass).await,
+        Err(error) => refuse(app, stream, &error, pass),
     }
 }
 
@@ -74,9 +81,10 @@ async fn begin(
     options: StreamOptions,
     filters: Arc<[Filter]>,
     too_slow: CancellationToken,
+    pass: Pass,
 ) -> Result<Response, Problem> {
     let app = &door.app;
-    let ticket = app.registry.enter(TRANSPORT, &door.stream.name)?;
+    let ticket = app.registry.enter(TRANSPORT, &door.stream.name, pass)?;
     let plan = Arc::clone(if options.envelope { &door.plan } else { &door.bare });
     let wire =
         Sse::new(Arc::clone(&plan.shape), options.variant, app.settings.compress.above_bytes);
@@ -159,8 +167,13 @@ fn live_event(outgoing: &Outgoing) -> Option<&crate::event::Event> {
 }
 
 /// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
-fn refuse(app: &App, stream: &Declared, error: &RequestError) -> Result<Response, Problem> {
-    let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
+fn refuse(
+    app: &App,
+    stream: &Declared,
+    error: &RequestError,
+    pass: Pass,
+) -> Result<Response, Problem> {
+    let ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
     let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
     let connected = Connected {
         client: ticket.id().to_owned(),

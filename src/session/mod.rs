@@ -8,11 +8,13 @@
 //! outbox, whose bound and overflow policy are those of the stream's delivery class.
 
 mod close;
+mod marks;
 mod outbox;
 mod outgoing;
 mod pacing;
 mod pipe;
 mod plan;
+mod quota;
 mod registry;
 mod start;
 #[cfg(test)]
@@ -29,7 +31,8 @@ pub use outgoing::{Connected, Outgoing};
 pub use pacing::Pace;
 pub use pipe::{Opening, PipeReader};
 pub use plan::{Options, Plan};
-pub use registry::{Full, Registry, Ticket};
+pub use quota::{Client, Pass, Quota, Refused};
+pub use registry::{Registry, Ticket};
 
 use crate::event::{End, Event, Filter, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};

@@ -1,13 +1,15 @@
 //! Sessions without a socket: what is said, in which order, and what gives way.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::*;
 use crate::event::{Channel, Epoch, Payload, Shape, ShapeId, Shaped};
-use crate::settings::DeliveryClass;
+use crate::settings::{DeliveryClass, Settings};
 use crate::telemetry::Metrics;
 
 /// Says everything as it is; `"end"` ends the stream, `"maybe"` unless taken back within a minute.
@@ -42,7 +44,11 @@ struct Fixture {
 impl Fixture {
     fn new(class: DeliveryClass, bytes: usize, pace: Pace) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
+        let limits = Settings::load(None, []).unwrap().limits;
+        let quota = Quota::new(&limits, &metrics);
+        let client = Client::at(Ipv4Addr::LOCALHOST.into());
+        let pass = quota.enter(client, "test").now_or_never().unwrap().unwrap();
+        let ticket = Registry::new(10, &metrics).enter("sse", "test", pass).unwrap();
         let plan = Plan {
             stream: "test".to_owned(),
             shape: Arc::new(Plain),

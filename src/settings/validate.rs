@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, RedisSection, Settings, StreamSettings};
+use super::{Fault, LimitSettings, RedisSection, Settings, StreamSettings};
 use crate::event::{ChannelPattern, Filter};
 
 /// Connections and streams that can be counted.
@@ -19,10 +19,12 @@ impl Settings {
     pub fn validate(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         self.check_server(&mut faults);
+        self.limits.check(&mut faults);
         self.check_redis(&mut faults);
         let positive = [
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
+            ("limits.held", self.limits.held),
             ("events.max_bytes", self.events.max_bytes),
             ("outbox.state_bytes", self.outbox.state_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
@@ -35,6 +37,7 @@ impl Settings {
         for (key, count) in [
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
+            ("limits.held", self.limits.held),
         ] {
             if count > MOST_CONNECTIONS {
                 faults.push(Fault::new(key, format!("must be at most {MOST_CONNECTIONS}")));
@@ -135,6 +138,25 @@ impl Settings {
         }
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
+        }
+    }
+}
+
+impl LimitSettings {
+    fn check(&self, faults: &mut Vec<Fault>) {
+        if !self.hold_most.is_zero()
+            && (self.hold_least.is_zero() || self.hold_most < self.hold_least)
+        {
+            let message = "must be above 0s and at most limits.hold_most";
+            faults.push(Fault::new("limits.hold_least", message));
+        }
+        if self.reopen_window.is_zero() {
+            faults.push(Fault::new("limits.reopen_window", "must be above 0s"));
+        }
+        for (key, time) in
+            [("limits.reopen_window", self.reopen_window), ("limits.hold_most", self.hold_most)]
+        {
+            check_time(key, time, faults);
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use crate::event::ChannelPattern;
-use crate::http::{self, App};
+use crate::http::{self, App, Proxies};
 use crate::hub::{
     GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
     SnapshotBounds,
@@ -92,6 +92,7 @@ impl Gateway {
             streams,
             registry: Registry::new(settings.server.max_streams, &metrics),
             quota: Quota::new(&settings.limits, &metrics),
+            proxies: Proxies::new(settings.server.proxies()),
             publisher: source.publisher(),
             states: source.stored_states(),
             metrics: Arc::clone(&metrics),

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
+pub use client::Proxies;
 pub use serve::{over, serve};
 pub use stream::parse_query;
 
@@ -53,6 +54,7 @@ pub struct App {
     pub streams: Streams,
     pub registry: Registry,
     pub quota: Quota,
+    pub proxies: Proxies,
     pub publisher: Arc<dyn Publisher>,
     pub states: Option<Arc<dyn StoredStates>>,
     pub metrics: Arc<Metrics>,

@@ -21,7 +21,7 @@ use super::serve::Laggard;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
 use crate::session::{
-    Client, Connected, Opening, Options, OutboxSettings, Outgoing, Pass, PipeReader, Plan, Session,
+    Connected, Opening, Options, OutboxSettings, Outgoing, Pass, PipeReader, Plan, Session,
 };
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
@@ -52,7 +52,7 @@ pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
     path: Result<RawPathParams, RawPathParamsRejection>,
     RawQuery(query): RawQuery,
-    (Extension(Laggard(too_slow)), Extension(Peer(peer))): (Extension<Laggard>, Extension<Peer>),
+    (Extension(Laggard(too_slow)), Extension(peer)): (Extension<Laggard>, Extension<Peer>),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
@@ -61,7 +61,7 @@ pub(super) async fn open(
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
     // Whoever comes back with another id comes back to the same stream.
     let same: Vec<_> = params.except("lastEventId").collect();
-    let client = Client::at(peer);
+    let client = app.proxies.client(peer, &headers);
     let pass = tokio::select! {
         biased;
         () = app.stop.requested() => return Ok(come_back(stream)),

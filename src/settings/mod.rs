@@ -56,6 +56,8 @@ pub struct ServerSettings {
     #[serde(with = "list")]
     pub cors_origins: Vec<String>,
     pub cors_credentials: bool,
+    #[serde(with = "list")]
+    pub trusted_proxies: Vec<String>,
     pub role: String,
 }
 

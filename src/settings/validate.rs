@@ -1,8 +1,11 @@
 //! What makes no sense although every value has the right type.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Fault, LimitSettings, RedisSection, Settings, StreamSettings};
+use ipnet::IpNet;
+
+use super::{Fault, LimitSettings, RedisSection, ServerSettings, Settings, StreamSettings};
 use crate::event::{ChannelPattern, Filter};
 
 /// Connections and streams that can be counted.
@@ -101,6 +104,10 @@ impl Settings {
                 faults.push(Fault::new("server.cors_origins", message));
             }
         }
+        for proxy in server.trusted_proxies.iter().filter(|proxy| network(proxy).is_none()) {
+            let message = format!("{proxy:?} is neither an address nor a network");
+            faults.push(Fault::new("server.trusted_proxies", message));
+        }
         if server.shards > 256 {
             faults.push(Fault::new("server.shards", "must be at most 256"));
         }
@@ -139,6 +146,13 @@ impl Settings {
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
         }
+    }
+}
+
+impl ServerSettings {
+    /// The proxies in front.
+    pub fn proxies(&self) -> Vec<IpNet> {
+        self.trusted_proxies.iter().filter_map(|proxy| network(proxy)).collect()
     }
 }
 
@@ -222,6 +236,11 @@ impl StreamSettings {
             faults.push(Fault::new(at, format!("{template:?} is not the template of a channel")));
         }
     }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
 }
 
 /// Timers hold about two years; nobody waits for so long.

@@ -14,6 +14,7 @@ use crate::support::{TestGateway, wait_for, within};
 const JOB: &str = "/api/stream/render-progress/job";
 const HELD: &str = "sluice_openings_held_total";
 const WAITING: &str = "sluice_openings_waiting";
+const FORWARDED: &str = "x-forwarded-for";
 
 async fn limited(change: impl FnOnce(&mut LimitSettings)) -> TestGateway {
     TestGateway::start_with(|settings| change(&mut settings.limits)).await
@@ -213,4 +214,63 @@ async fn an_address_has_so_many_streams_at_a_time() {
     })
     .await;
     drop(two);
+}
+
+/// A request for a stream on behalf of these addresses; a header for each line.
+async fn on_behalf(gateway: &TestGateway, forwarded: &str) -> Response {
+    let lines = forwarded.split('\n');
+    let request = lines.fold(gateway.get(JOB), |request, line| request.header(FORWARDED, line));
+    within("an answer", request.send()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_whom_it_speaks_for() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.limits.streams_per_address = 1;
+        settings.server.trusted_proxies = vec!["127.0.0.1".to_owned(), "10.0.0.0/8".to_owned()];
+    })
+    .await;
+    let mut open = Vec::new();
+    for forwarded in [
+        "192.0.2.1",
+        "192.0.2.2:4711",
+        // Only what trusted proxies have written counts.
+        "192.0.2.1, 192.0.2.3",
+        "who knows, 192.0.2.4",
+        "192.0.2.5, 10.1.2.3",
+        "192.0.2.9\n192.0.2.6",
+        "[2001:db8:0:1::1]:4711",
+        "2001:db8:0:2::1",
+        // The proxy's own.
+        "who knows",
+    ] {
+        let response = on_behalf(&gateway, forwarded).await;
+        assert_eq!(response.status(), 200, "{forwarded}");
+        open.push(response);
+    }
+    for forwarded in [
+        "192.0.2.1",
+        "::ffff:192.0.2.2",
+        "192.0.2.9, 192.0.2.3",
+        "192.0.2.4",
+        "192.0.2.5,10.9.9.9,10.1.2.3",
+        "192.0.2.6",
+        "2001:db8:0:1::2",
+        "",
+    ] {
+        is_refused(on_behalf(&gateway, forwarded).await).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_is_believed() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.limits.streams_per_address = 1;
+        settings.server.trusted_proxies = vec!["10.0.0.0/8".to_owned()];
+    })
+    .await;
+    let open = on_behalf(&gateway, "192.0.2.1").await;
+    assert_eq!(open.status(), 200);
+    is_refused(on_behalf(&gateway, "192.0.2.2").await).await;
+    is_refused(on_behalf(&gateway, "10.0.0.1").await).await;
 }

@@ -264,6 +264,8 @@ fn what_makes_no_sense_is_refused() {
         ("[server]\ncors_origins = [\"app.example\"]", "server.cors_origins"),
         ("[server]\ncors_origins = [\"https://app.example/\"]", "server.cors_origins"),
         ("[server]\ncors_origins = [\"*\", \"https://a.example\"]", "server.cors_origins"),
+        ("[server]\ntrusted_proxies = [\"proxy\"]", "server.trusted_proxies"),
+        ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "server.trusted_proxies"),
         ("[limits]\nhold_least = \"2s\"", "limits.hold_least"),
         ("[limits]\nhold_least = \"0s\"", "limits.hold_least"),
         ("[limits]\nhold_most = \"31days\"", "limits.hold_most"),
@@ -287,6 +289,8 @@ fn what_makes_no_sense_is_refused() {
     ]);
     let right = mine("channels = [\"a:{id}\", \"a:{id}:{userId?}\"]");
     assert!(load(&right, &[]).is_ok(), "the same without the fault");
+    let proxies = "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\", \"::1\"]";
+    assert_eq!(load(proxies, &[]).unwrap().server.proxies().len(), 3);
     assert!(load("[limits]\nhold_most = \"0s\"", &[]).is_ok(), "switched off");
     assert!(load("[stream.jobs]\nenabled = false\npath = \"\"", &[]).is_ok(), "switched off");
     insta::assert_snapshot!(

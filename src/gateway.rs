@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use crate::event::ChannelPattern;
-use crate::http::{self, App};
+use crate::http::{self, App, Proxies};
 use crate::hub::{
     GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
     SnapshotBounds,
 };
-use crate::session::{CloseReason, Registry};
+use crate::session::{CloseReason, Quota, Refused, Registry};
 use crate::settings::{DeliveryClass, RedisSection, Settings};
 use crate::shutdown::Stop;
 use crate::source::{
@@ -92,6 +92,8 @@ impl Gateway {
             standing,
             streams,
             registry: Registry::new(settings.server.max_streams, &metrics),
+            quota: Quota::new(&settings.limits, &metrics),
+            proxies: Proxies::new(settings.server.proxies()),
             publisher: source.publisher(),
             states: source.stored_states(),
             metrics: Arc::clone(&metrics),
@@ -159,7 +161,10 @@ fn begin_at_zero(metrics: &Metrics) {
     for reason in GapReason::ALL {
         metrics.gaps_total.with_label_values(&[reason.as_str()]).reset();
     }
-    for class in [DeliveryClass::State, DeliveryClass::Log] {
+    for reason in Refused::ALL {
+        metrics.openings_refused_total.with_label_values(&[reason.as_str()]).reset();
+    }
+    for class in DeliveryClass::ALL {
         for reason in CloseReason::ALL {
             let labels = [class.as_str(), reason.as_str()];
             metrics.sessions_closed_total.with_label_values(&labels).reset();

@@ -1,6 +1,7 @@
 //! The doors: which URL leads where, and who may knock.
 
 mod admin;
+mod client;
 mod options;
 mod problem;
 mod publish;
@@ -21,12 +22,13 @@ use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
+pub use client::Proxies;
 pub use serve::{over, serve};
 pub use stream::parse_query;
 
 use crate::event::ChannelPattern;
 use crate::hub::{Hub, Inlet};
-use crate::session::Registry;
+use crate::session::{Quota, Registry};
 use crate::settings::{ServerSettings, Settings};
 use crate::shutdown::Stop;
 use crate::source::{Publisher, StoredStates};
@@ -52,6 +54,8 @@ pub struct App {
     pub standing: Vec<ChannelPattern>,
     pub streams: Streams,
     pub registry: Registry,
+    pub quota: Quota,
+    pub proxies: Proxies,
     pub publisher: Arc<dyn Publisher>,
     pub states: Option<Arc<dyn StoredStates>>,
     pub metrics: Arc<Metrics>,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::event::{ChannelError, PayloadError};
 use crate::hub::Stopped;
-use crate::session::Full;
+use crate::session::Refused;
 use crate::source::PublishError;
 
 /// A failure, as clients see it.
@@ -61,9 +61,13 @@ impl From<Stopped> for Problem {
     }
 }
 
-impl From<Full> for Problem {
-    fn from(full: Full) -> Self {
-        Self::unavailable(full.to_string())
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::StreamsPerAddress | Refused::Held => StatusCode::TOO_MANY_REQUESTS,
+        };
+        Self { retry_after: Some(1), ..Self::new(status, refused.to_string()) }
     }
 }
 

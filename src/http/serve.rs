@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use super::App;
+use super::client::Peer;
 use crate::shutdown::Stop;
 use crate::wire::{self, Connection, Count, Exit, Leave, Lent};
 
@@ -113,10 +114,13 @@ async fn speak_http(
     builder: Builder<OnStop>,
     app: &App,
 ) -> Option<Leave> {
+    // Without one, the client has gone already.
+    let peer = Peer(stream.peer_addr().ok()?.ip());
     let asked = Arc::new(AtomicBool::new(false));
     let (note, way_out) = (Arc::clone(&asked), exit.clone());
     let service = router.map_request(move |mut request: Request<Incoming>| {
         note.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         // A connection of HTTP/2 carries many streams, and HTTP/1.0 has no chunks.
         if request.version() == Version::HTTP_11 && request.method() == Method::GET {
             request.extensions_mut().insert(way_out.clone());

@@ -12,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::App;
+use super::client::Peer;
 use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
-use crate::session::{Connected, OutboxSettings, Outgoing, Plan, Session, Windows};
+use crate::session::{Connected, OutboxSettings, Outgoing, Pass, Plan, Session, Windows};
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Params, RequestError};
 use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
@@ -68,23 +69,30 @@ pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
     path: Result<RawPathParams, RawPathParamsRejection>,
     RawQuery(query): RawQuery,
-    exit: Option<Extension<Exit>>,
+    (Extension(peer), exit): (Extension<Peer>, Option<Extension<Exit>>),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
-    if app.stop.is_requested() {
-        return Ok(come_back(stream));
-    }
     let path = path?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
+    // Whoever comes back with another id comes back to the same stream.
+    let same: Vec<_> = params.except("lastEventId").collect();
+    let client = app.proxies.client(peer, &headers);
+    let pass = tokio::select! {
+        biased;
+        () = app.stop.requested() => return Ok(come_back(stream)),
+        // Held before anything is read for it, so that it begins with what is newest then.
+        pass = app.quota.enter(client, (&stream.name, same)) => pass?,
+    };
     let asked = StreamOptions::read(stream, &params, &headers)
         .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
         Ok((options, filters)) => {
-            begin(&door, options, filters, exit.map(|Extension(exit)| exit)).await
+            let exit = exit.map(|Extension(exit)| exit);
+            begin(&door, options, filters, exit, pass).await
         }
-        Err(error) => refuse(app, stream, &error),
+        Err(error) => refuse(app, stream, &error, pass),
     }
 }
 
@@ -93,9 +101,10 @@ async fn begin(
     options: StreamOptions,
     filters: Arc<[Filter]>,
     exit: Option<Exit>,
+    pass: Pass,
 ) -> Result<Response, Problem> {
     let app = &door.app;
-    let ticket = app.registry.enter(TRANSPORT, &door.stream.name)?;
+    let ticket = app.registry.enter(TRANSPORT, &door.stream.name, pass)?;
     let face = if options.envelope { &door.shaped } else { &door.bare };
     let leaves = exit.is_some();
     let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
@@ -161,8 +170,13 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
 }
 
 /// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
-fn refuse(app: &App, stream: &Declared, error: &RequestError) -> Result<Response, Problem> {
-    let ticket = app.registry.enter(TRANSPORT, &stream.name)?;
+fn refuse(
+    app: &App,
+    stream: &Declared,
+    error: &RequestError,
+    pass: Pass,
+) -> Result<Response, Problem> {
+    let ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
     let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
     let connected = Connected {
         client: ticket.id().to_owned(),

@@ -9,11 +9,13 @@
 //! the session with all that belongs to it, so there is no lock.
 
 mod close;
+mod marks;
 mod outbox;
 mod outgoing;
 mod outward;
 mod pacing;
 mod plan;
+mod quota;
 mod registry;
 mod sink;
 mod start;
@@ -31,7 +33,8 @@ pub use outbox::{Outbox, OutboxSettings};
 pub use outgoing::{Connected, Outgoing};
 pub use pacing::Pace;
 pub use plan::Plan;
-pub use registry::{Full, Registry, Ticket};
+pub use quota::{Client, Pass, Quota, Refused};
+pub use registry::{Registry, Ticket};
 pub use sink::{Passed, Sink};
 pub use windows::Windows;
 

@@ -8,6 +8,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::{Pass, Refused};
 use crate::telemetry::Metrics;
 
 /// Counts the open sessions of the node and refuses those beyond the bound.
@@ -29,12 +30,9 @@ pub struct Ticket {
     since: Instant,
     registry: Arc<Shared>,
     gauge: IntGauge,
+    /// Given back when the session is over.
+    _pass: Pass,
 }
-
-/// There are as many sessions as the settings allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many streams are open")]
-pub struct Full;
 
 impl Registry {
     /// Lets in `most` sessions at a time.
@@ -59,19 +57,24 @@ impl Registry {
         }
     }
 
-    /// Counts a session in.
+    /// Counts a session in, which keeps the pass it has got from the [`Quota`](super::Quota).
     ///
     /// # Errors
     /// When there are as many as allowed.
-    pub fn enter(&self, transport: &'static str, stream: &str) -> Result<Ticket, Full> {
+    pub fn enter(
+        &self,
+        transport: &'static str,
+        stream: &str,
+        pass: Pass,
+    ) -> Result<Ticket, Refused> {
         let grown = self.0.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
             (open < self.0.most).then_some(open + 1)
         });
-        grown.map_err(|_| Full)?;
+        grown.map_err(|_| Refused::Full.counted(&self.0.metrics))?;
         let gauge = self.0.metrics.sessions.with_label_values(&[transport, stream]);
         gauge.inc();
         let registry = Arc::clone(&self.0);
-        Ok(Ticket { id: name(transport), since: Instant::now(), registry, gauge })
+        Ok(Ticket { id: name(transport), since: Instant::now(), registry, gauge, _pass: pass })
     }
 }
 

@@ -1,15 +1,17 @@
 //! Sessions without a socket: what is said, in which order, and what gives way.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::*;
 use crate::event::{Batch, Channel, Epoch, Payload, Shape, ShapeId, Shaped};
-use crate::settings::DeliveryClass;
+use crate::settings::{DeliveryClass, Settings};
 use crate::telemetry::Metrics;
 
 /// Says everything as it is; `"end"` ends the stream, `"maybe"` unless taken back within a minute.
@@ -98,7 +100,11 @@ impl Fixture {
 
     fn of(plan: Arc<Plan>, pace: Pace) -> Self {
         let metrics = Arc::clone(&plan.metrics);
-        let ticket = Registry::new(10, &metrics).enter("sse", "test").unwrap();
+        let limits = Settings::load(None, []).unwrap().limits;
+        let quota = Quota::new(&limits, &metrics);
+        let client = Client::at(Ipv4Addr::LOCALHOST.into());
+        let pass = quota.enter(client, "test").now_or_never().unwrap().unwrap();
+        let ticket = Registry::new(10, &metrics).enter("sse", "test", pass).unwrap();
         let filters = Arc::from([Filter::parse("a:*").unwrap()]);
         let reader = Reader::default();
         let session = Session::new(plan, ticket, filters, pace, reader.clone());

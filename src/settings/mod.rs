@@ -27,6 +27,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct Settings {
     pub server: ServerSettings,
+    pub limits: LimitSettings,
     pub log: LogSettings,
     pub redis: RedisSection,
     pub events: EventSettings,
@@ -59,7 +60,23 @@ pub struct ServerSettings {
     #[serde(with = "list")]
     pub cors_origins: Vec<String>,
     pub cors_credentials: bool,
+    #[serde(with = "list")]
+    pub trusted_proxies: Vec<String>,
     pub role: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct LimitSettings {
+    pub streams_per_address: usize,
+    #[serde(with = "humantime_serde")]
+    pub reopen_window: Duration,
+    #[serde(with = "humantime_serde")]
+    pub hold_least: Duration,
+    #[serde(with = "humantime_serde")]
+    pub hold_most: Duration,
+    pub held: usize,
 }
 
 /// `[log]`

@@ -63,6 +63,9 @@ pub enum DeliveryClass {
 }
 
 impl DeliveryClass {
+    /// Every class.
+    pub const ALL: [Self; 3] = [Self::State, Self::Log, Self::Text];
+
     /// The name in the settings.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,13 @@
 //! What makes no sense although every value has the right type.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{DeliveryClass, Fault, RedisSection, Settings, StreamSettings};
+use ipnet::IpNet;
+
+use super::{
+    DeliveryClass, Fault, LimitSettings, RedisSection, ServerSettings, Settings, StreamSettings,
+};
 use crate::event::{ChannelPattern, Filter};
 
 /// Connections and streams that can be counted.
@@ -19,10 +24,12 @@ impl Settings {
     pub fn validate(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         self.check_server(&mut faults);
+        self.limits.check(&mut faults);
         self.check_redis(&mut faults);
         let positive = [
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
+            ("limits.held", self.limits.held),
             ("events.max_bytes", self.events.max_bytes),
             ("outbox.state_bytes", self.outbox.state_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
@@ -36,6 +43,7 @@ impl Settings {
         for (key, count) in [
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
+            ("limits.held", self.limits.held),
         ] {
             if count > MOST_CONNECTIONS {
                 faults.push(Fault::new(key, format!("must be at most {MOST_CONNECTIONS}")));
@@ -99,6 +107,10 @@ impl Settings {
                 faults.push(Fault::new("server.cors_origins", message));
             }
         }
+        for proxy in server.trusted_proxies.iter().filter(|proxy| network(proxy).is_none()) {
+            let message = format!("{proxy:?} is neither an address nor a network");
+            faults.push(Fault::new("server.trusted_proxies", message));
+        }
         if server.shards > 256 {
             faults.push(Fault::new("server.shards", "must be at most 256"));
         }
@@ -136,6 +148,32 @@ impl Settings {
         }
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
+        }
+    }
+}
+
+impl ServerSettings {
+    /// The proxies in front.
+    pub fn proxies(&self) -> Vec<IpNet> {
+        self.trusted_proxies.iter().filter_map(|proxy| network(proxy)).collect()
+    }
+}
+
+impl LimitSettings {
+    fn check(&self, faults: &mut Vec<Fault>) {
+        if !self.hold_most.is_zero()
+            && (self.hold_least.is_zero() || self.hold_most < self.hold_least)
+        {
+            let message = "must be above 0s and at most limits.hold_most";
+            faults.push(Fault::new("limits.hold_least", message));
+        }
+        if self.reopen_window.is_zero() {
+            faults.push(Fault::new("limits.reopen_window", "must be above 0s"));
+        }
+        for (key, time) in
+            [("limits.reopen_window", self.reopen_window), ("limits.hold_most", self.hold_most)]
+        {
+            check_time(key, time, faults);
         }
     }
 }
@@ -206,6 +244,11 @@ impl StreamSettings {
             faults.push(Fault::new(at, format!("{template:?} is not the template of a channel")));
         }
     }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
 }
 
 /// Timers hold about two years; nobody waits for so long.

@@ -50,6 +50,11 @@ impl Params {
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
+
+    /// All but those of `name`.
+    pub fn except<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a (String, String)> {
+        self.0.iter().filter(move |(known, _)| known != name)
+    }
 }
 
 impl RequestError {

@@ -53,6 +53,12 @@ metrics! {
         sessions_closed_total: IntCounterVec, ["class", "reason"];
         /// Connections that are open, whatever they carry.
         connections: IntGauge;
+        /// Openings of streams that were held because the client had just closed the same stream.
+        openings_held_total: IntCounter;
+        /// Openings of streams that are being held.
+        openings_waiting: IntGauge;
+        /// Openings of streams that were refused, by reason.
+        openings_refused_total: IntCounterVec, ["reason"];
         /// Events that entered, by source.
         events_received_total: IntCounterVec, ["source"];
         /// Events that were not let in, by reason.

@@ -122,6 +122,9 @@ async fn the_metrics_have_names_and_help() {
     history_bytes Bytes held so that clients can resume.
     history_channels Channels that clients can resume.
     http_responses_total Answers to requests, by status.
+    openings_held_total Openings of streams that were held because the client had just closed the same stream.
+    openings_refused_total Openings of streams that were refused, by reason.
+    openings_waiting Openings of streams that are being held.
     outbox_bytes Bytes that wait for clients to read, with what the kernel holds for slow ones.
     publish_to_flush_seconds Seconds from an event's entry to its hand-over to a connection; one observation per hand-over, of its oldest event.
     sent_bytes_total Bytes handed to connections, by transport, without the framing of HTTP.

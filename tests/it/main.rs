@@ -21,6 +21,7 @@ mod dashboards;
 mod drain;
 mod hostile;
 mod layering;
+mod limits;
 mod options;
 mod publish;
 mod readme;

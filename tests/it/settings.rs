@@ -59,7 +59,7 @@ fn the_defaults_stand_alone() {
 #[test]
 fn every_key_is_needed_and_named_when_it_is_missing() {
     let values = default_values();
-    assert_eq!(values.len(), 10);
+    assert_eq!(values.len(), 11);
     for (section, keys) in &values {
         let error = Settings::deserialize(without(section, None)).unwrap_err().to_string();
         assert!(error.contains(section), "{section}: {error}");
@@ -75,9 +75,10 @@ fn every_key_is_needed_and_named_when_it_is_missing() {
 
 #[test]
 fn unknown_keys_are_refused_wherever_they_stand() {
-    for section in
-        ["server", "log", "redis", "events", "history", "snapshot", "outbox", "compress", "publish"]
-    {
+    for section in [
+        "server", "limits", "log", "redis", "events", "history", "snapshot", "outbox", "compress",
+        "publish",
+    ] {
         assert_eq!(
             faults(&format!("[{section}]\nnope = 1")),
             format!("{section}.nope: unknown key")
@@ -275,6 +276,13 @@ fn what_makes_no_sense_is_refused() {
         ("[server]\ncors_origins = [\"app.example\"]", "server.cors_origins"),
         ("[server]\ncors_origins = [\"https://app.example/\"]", "server.cors_origins"),
         ("[server]\ncors_origins = [\"*\", \"https://a.example\"]", "server.cors_origins"),
+        ("[server]\ntrusted_proxies = [\"proxy\"]", "server.trusted_proxies"),
+        ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "server.trusted_proxies"),
+        ("[limits]\nhold_least = \"2s\"", "limits.hold_least"),
+        ("[limits]\nhold_least = \"0s\"", "limits.hold_least"),
+        ("[limits]\nhold_most = \"31days\"", "limits.hold_most"),
+        ("[limits]\nreopen_window = \"0s\"", "limits.reopen_window"),
+        ("[limits]\nheld = 0", "limits.held"),
         ("[redis]\npatterns = [\"a b\"]", "redis.patterns"),
         ("[redis]\npatterns = [\"\"]", "redis.patterns"),
         ("[redis]\nbackoff_least = \"5s\"", "redis.backoff_least"),
@@ -293,6 +301,9 @@ fn what_makes_no_sense_is_refused() {
     ]);
     let right = mine("channels = [\"a:{id}\", \"a:{id}:{userId?}\"]");
     assert!(load(&right, &[]).is_ok(), "the same without the fault");
+    let proxies = "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\", \"::1\"]";
+    assert_eq!(load(proxies, &[]).unwrap().server.proxies().len(), 3);
+    assert!(load("[limits]\nhold_most = \"0s\"", &[]).is_ok(), "switched off");
     assert!(load("[stream.jobs]\nenabled = false\npath = \"\"", &[]).is_ok(), "switched off");
     insta::assert_snapshot!(
         faults("[server]\ncors_origins = [\"*\"]\ncors_credentials = true"),

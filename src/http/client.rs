@@ -1,0 +1,49 @@
+//! Whose request it is: the peer of the connection, or whom a trusted proxy says it speaks for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::session::Client;
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// The proxies in front, whose word is taken.
+#[derive(Debug)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Those of these networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Who sent a request with these headers. Each proxy adds the address it was called from, so
+    /// the list is read from its end, for as long as a trusted proxy has written it. If one has
+    /// written what cannot be read, it is the peer.
+    pub(super) fn client(&self, Peer(peer): Peer, headers: &HeaderMap) -> Client {
+        let lists = headers.get_all("x-forwarded-for").iter().rev();
+        let mut addresses = lists.flat_map(|list| list.to_str().unwrap_or("?").rsplit(','));
+        let mut client = peer.to_canonical();
+        while self.trusts(client)
+            && let Some(text) = addresses.next()
+        {
+            let Some(address) = address(text.trim()) else { return Client::at(peer) };
+            client = address.to_canonical();
+        }
+        Client::at(client)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Some proxies add the port.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
+    text.parse().or_else(|_| with_port()).ok()
+}

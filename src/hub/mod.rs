@@ -155,13 +155,15 @@ async fn run(
     let mut commands = Vec::with_capacity(BATCH);
     let mut expiry = interval(Duration::from_secs(1));
     expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stop_requested = stop.requested();
+    tokio::pin!(stop_requested);
     while !(stop.is_requested() && core.subscribers() == 0) {
         tokio::select! {
             _ = inbox.recv_many(&mut commands, BATCH) => {
                 commands.drain(..).for_each(|command| apply(&mut core, command));
             }
             _ = expiry.tick() => core.expire(Instant::now()),
-            () = stop.requested(), if !stop.is_requested() => {}
+            () = &mut stop_requested, if !stop.is_requested() => {}
         }
         for (index, deliveries) in core.take() {
             if let Some(shard) = shards.get(index) {

@@ -8,7 +8,7 @@
 //!
 //! Nothing here waits for a subscriber, and no lock is taken on an event's way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(super) struct Shard {
     subscribers: Slab<Entry>,
     deadlines: DelayQueue<usize>,
     dirty: Vec<usize>,
+    /// Those that have ended and are still to be removed.
+    ended: Vec<usize>,
     /// What those who left listened to, until the hub has been told: one entry per subscriber gone.
     released: VecDeque<Arc<[Filter]>>,
     stopping: bool,
@@ -74,6 +76,7 @@ impl Shard {
             subscribers: Slab::new(),
             deadlines: DelayQueue::new(),
             dirty: Vec::new(),
+            ended: Vec::new(),
             released: VecDeque::new(),
             stopping: false,
         }
@@ -216,19 +219,19 @@ impl Shard {
         if self.budget.is_exceeded() {
             self.shed(now);
         }
+        self.remove_ended();
     }
 
     fn flush_one(&mut self, key: usize, now: Instant) {
         let Some(entry) = self.subscribers.get_mut(key) else { return };
         entry.dirty = false;
-        match entry.subscriber.flush(now) {
-            Flow::Continue => {
-                let backlog = entry.subscriber.backlog();
-                self.budget.change(entry.backlog, backlog);
-                entry.backlog = backlog;
-                entry.schedule(key, &mut self.deadlines);
-            }
-            Flow::Ended => self.remove(key),
+        let flow = entry.subscriber.flush(now);
+        let backlog = if flow == Flow::Ended { 0 } else { entry.subscriber.backlog() };
+        self.budget.change(entry.backlog, backlog);
+        entry.backlog = backlog;
+        match flow {
+            Flow::Continue => entry.schedule(key, &mut self.deadlines),
+            Flow::Ended => self.ended.push(key),
         }
     }
 
@@ -239,31 +242,45 @@ impl Shard {
         behind.sort_unstable();
         let mut shed = 0_usize;
         while self.budget.is_exceeded() {
+            // What remains waits on other shards, which do the same.
             let Some((_, key)) = behind.pop() else { break };
             let Some(entry) = self.subscribers.get_mut(key) else { continue };
             entry.subscriber.receive(Signal::Shed, now);
             self.flush_one(key, now);
             shed += 1;
         }
-        tracing::warn!(sessions = shed, "too much waits for slow clients: the slowest were closed");
+        if shed > 0 {
+            tracing::warn!(
+                sessions = shed,
+                "too much waits for slow clients: the slowest have to go"
+            );
+        }
     }
 
-    fn remove(&mut self, key: usize) {
-        let entry = self.subscribers.remove(key);
-        self.budget.change(entry.backlog, 0);
-        if let Some((timer, _)) = entry.deadline {
-            self.deadlines.remove(&timer);
+    /// Those who leave together are taken off a topic in one go, however many listen to it.
+    fn remove_ended(&mut self) {
+        let ended = std::mem::take(&mut self.ended);
+        let mut left = HashSet::new();
+        for &key in &ended {
+            let Some(entry) = self.subscribers.try_remove(key) else { continue };
+            if let Some((timer, _)) = entry.deadline {
+                self.deadlines.remove(&timer);
+            }
+            left.extend(entry.filters.iter().cloned());
+            self.released.push_back(entry.filters);
         }
-        for filter in &*entry.filters {
-            let Some(keys) = self.topics.get_mut(filter) else { continue };
-            if let Some(index) = keys.iter().position(|&known| known == key) {
-                keys.swap_remove(index);
+        for filter in left {
+            let Some(keys) = self.topics.get_mut(&filter) else { continue };
+            match *ended {
+                [one] => keys.retain(|&key| key != one),
+                _ => keys.retain(|&key| self.subscribers.contains(key)),
             }
             if keys.is_empty() {
-                self.topics.remove(filter);
+                self.topics.remove(&filter);
+            } else if keys.len() < keys.capacity() / 4 {
+                keys.shrink_to_fit();
             }
         }
-        self.released.push_back(entry.filters);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Finds what belongs to a channel, exact names and patterns alike, without looking at the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
 
 use crate::event::{Channel, ChannelPattern, Filter};
 

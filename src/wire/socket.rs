@@ -121,6 +121,10 @@ impl Socket {
             }
             if self.rest.is_empty() && outbox.is_empty() {
                 self.set_client(Client::KeepsUp);
+                if self.ended {
+                    // What is left unread when a socket is closed turns the end into a reset.
+                    self.is_gone();
+                }
                 return Passed::All;
             }
             match self.write(outbox, writer) {

@@ -59,6 +59,8 @@ enum Client {
     Lags,
     /// The kernel takes no more.
     Stuck,
+    /// It has left, or is sent away.
+    Gone,
 }
 
 /// Has a connection reset when it is closed, so that the kernel keeps nothing of it.
@@ -108,10 +110,12 @@ impl Socket {
 
     pub(super) fn pass_on(&mut self, outbox: &mut Outbox, last: bool, writer: &Writer) -> Passed {
         if self.readable && self.is_gone() {
-            return Passed::Gone;
+            self.client = Client::Gone;
         }
-        if self.client == Client::Stuck {
-            return Passed::Nothing;
+        match self.client {
+            Client::Gone => return Passed::Gone,
+            Client::Stuck => return Passed::Nothing,
+            Client::KeepsUp | Client::Lags => {}
         }
         let mut progress = Passed::Nothing;
         loop {
@@ -144,7 +148,7 @@ impl Socket {
     /// What waits in the kernel is not known; of a slow client it is taken to be the most it can be.
     pub(super) fn backlog(&self) -> usize {
         match self.client {
-            Client::KeepsUp => 0,
+            Client::KeepsUp | Client::Gone => 0,
             Client::Lags | Client::Stuck => self.rest.len() + self.connection.tuning.kernel_bytes(),
         }
     }
@@ -153,7 +157,7 @@ impl Socket {
     pub(super) fn cut(&mut self) {
         reset(&self.connection.stream);
         self.rest = Bytes::new();
-        self.ended = true;
+        self.client = Client::Gone;
     }
 
     /// One write of all that waits, or as much of it as goes into one.

@@ -18,7 +18,7 @@ EXPOSE 8000
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 # The image has no curl, but bash can open a socket. /livez and not /readyz: a Redis that is away is
-# no reason to restart the gateway and lose its clients.
+# no reason to restart the gateway and lose its clients. With TLS any answer will do: an alert, here.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
-  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SLUICE__SERVER__BIND##*:} && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SLUICE__SERVER__BIND##*:} && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && if [ -n \"$SLUICE__SERVER__TLS_CERT\" ]; then read -rn1 <&3; else read -r _ status _ <&3 && [ \"$status\" = 200 ]; fi"]
 ENTRYPOINT ["sluice"]

@@ -196,7 +196,8 @@ pub async fn publish(
     url: Option<&str>,
 ) -> Result<(), Failure> {
     let fault = |error: reqwest::Error| Failure::Fault(with_causes(&error));
-    let base = url.map_or_else(|| format!("http://{}", settings.server.bind), str::to_owned);
+    let scheme = if settings.server.has_tls() { "https" } else { "http" };
+    let base = url.map_or_else(|| format!("{scheme}://{}", settings.server.bind), str::to_owned);
     let mut target =
         reqwest::Url::parse(&base).map_err(|error| Failure::Usage(format!("--url: {error}")))?;
     target

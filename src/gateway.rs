@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use crate::event::ChannelPattern;
-use crate::http::{self, App, Proxies};
+use crate::http::{self, App, Proxies, Tls, TlsError};
 use crate::hub::{
     GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
     SnapshotBounds,
@@ -45,6 +45,9 @@ pub enum StartError {
     /// The certificates cannot be read.
     #[error("redis.ca_file: {0}")]
     CaFile(io::Error),
+    /// The gateway's own certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The listener has no address.
     #[error("listener: {0}")]
     Listener(io::Error),
@@ -67,6 +70,7 @@ impl Gateway {
         pages: Router,
     ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
+        let tls = Tls::read(&settings.server)?;
         let settings = Arc::new(settings);
         let stop = Stop::new();
         let metrics = Arc::new(Metrics::new()?);
@@ -102,6 +106,7 @@ impl Gateway {
                 stalled_after: settings.server.stalled_after,
                 unsent_bytes: settings.outbox.unsent_bytes,
             }),
+            tls,
             stop: stop.clone(),
             started: Instant::now(),
             on_loopback: address.ip().is_loopback(),

@@ -7,6 +7,7 @@ mod problem;
 mod publish;
 mod serve;
 mod stream;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 pub use client::Proxies;
 pub use serve::{over, serve};
 pub use stream::parse_query;
+pub use tls::{Tls, TlsError};
 
 use crate::event::ChannelPattern;
 use crate::hub::{Hub, Inlet};
@@ -60,6 +62,8 @@ pub struct App {
     pub states: Option<Arc<dyn StoredStates>>,
     pub metrics: Arc<Metrics>,
     pub tuning: Arc<Tuning>,
+    /// `None`: connections are not encrypted.
+    pub tls: Option<Tls>,
     pub stop: Stop,
     pub started: Instant,
     /// Whether only this machine can reach the gateway.

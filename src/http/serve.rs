@@ -1,4 +1,7 @@
 //! The accept loop: one task a connection, with limits and time-outs, and a way to end them.
+//!
+//! A connection without TLS can leave hyper and go on as its socket alone; one with TLS stays, for
+//! its bytes have to be encrypted.
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
@@ -14,6 +17,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -89,8 +93,21 @@ async fn connection(
         tracing::debug!(%error, "a connection could not be set up");
     }
     let count = Count::new(app.metrics.connections.clone());
+    // Without one, the client has gone already.
+    let Ok(address) = stream.peer_addr() else { return };
+    let peer = Peer(address.ip());
+    if let Some(tls) = &app.tls {
+        // Boxed, so that connections without TLS do not carry the room for it.
+        let served = Box::pin(async {
+            if let Some(stream) = tls.accept(stream, &app.stop).await {
+                speak_http(stream, Visitor { peer, exit: None }, router, builder, &app).await;
+            }
+        });
+        return served.await;
+    }
     let (stream, exit) = (Arc::new(stream), Exit::default());
-    let left = speak_http(&stream, &exit, router, builder, &app).await;
+    let visitor = Visitor { peer, exit: Some(exit.clone()) };
+    let left = speak_http(Lent::new(&stream, &exit), visitor, router, builder, &app).await;
     // hyper is gone, and with it its view of the socket.
     let stream = Arc::into_inner(stream);
     match left {
@@ -106,29 +123,37 @@ async fn connection(
     }
 }
 
+/// Who is at the other end, and how the connection may leave hyper.
+struct Visitor {
+    peer: Peer,
+    /// `None`: it cannot.
+    exit: Option<Exit>,
+}
+
 /// Lets hyper serve the connection. Returns how it left hyper, if it did not end there.
 async fn speak_http(
-    stream: &Arc<TcpStream>,
-    exit: &Exit,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    Visitor { peer, exit }: Visitor,
     router: Router,
     builder: Builder<OnStop>,
     app: &App,
 ) -> Option<Leave> {
-    // Without one, the client has gone already.
-    let peer = Peer(stream.peer_addr().ok()?.ip());
     let asked = Arc::new(AtomicBool::new(false));
     let (note, way_out) = (Arc::clone(&asked), exit.clone());
     let service = router.map_request(move |mut request: Request<Incoming>| {
         note.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         // A connection of HTTP/2 carries many streams, and HTTP/1.0 has no chunks.
-        if request.version() == Version::HTTP_11 && request.method() == Method::GET {
-            request.extensions_mut().insert(way_out.clone());
+        if request.version() == Version::HTTP_11
+            && request.method() == Method::GET
+            && let Some(exit) = &way_out
+        {
+            request.extensions_mut().insert(exit.clone());
         }
         request
     });
-    let io = TokioIo::new(Lent::new(stream, exit));
-    let served = builder.serve_connection(io, TowerToHyperService::new(service));
+    let service = TowerToHyperService::new(service);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     // hyper's own time-out begins only when it knows which HTTP is spoken.
     let silent = async {
@@ -153,7 +178,9 @@ async fn speak_http(
             }
             return Poll::Ready(None);
         }
-        if let Poll::Ready(leave) = exit.poll_leave(context) {
+        if let Some(exit) = &exit
+            && let Poll::Ready(leave) = exit.poll_leave(context)
+        {
             return Poll::Ready(Some(leave));
         }
         if !stopping && stopped.as_mut().poll(context).is_ready() {

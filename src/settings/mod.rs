@@ -44,6 +44,8 @@ pub struct Settings {
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct ServerSettings {
     pub bind: SocketAddr,
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
     pub max_connections: usize,
     pub max_streams: usize,
     #[serde(with = "humantime_serde")]

@@ -1,6 +1,7 @@
 //! What makes no sense although every value has the right type.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -111,6 +112,7 @@ impl Settings {
             let message = format!("{proxy:?} is neither an address nor a network");
             faults.push(Fault::new("server.trusted_proxies", message));
         }
+        server.check_tls(faults);
         if server.shards > 256 {
             faults.push(Fault::new("server.shards", "must be at most 256"));
         }
@@ -143,9 +145,7 @@ impl Settings {
             let message = "must be above 0s and at most redis.backoff_most";
             faults.push(Fault::new("redis.backoff_least", message));
         }
-        if !redis.ca_file.as_os_str().is_empty() && !redis.ca_file.is_file() {
-            faults.push(Fault::new("redis.ca_file", "there is no such file"));
-        }
+        check_file("redis.ca_file", &redis.ca_file, faults);
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
         }
@@ -156,6 +156,21 @@ impl ServerSettings {
     /// The proxies in front.
     pub fn proxies(&self) -> Vec<IpNet> {
         self.trusted_proxies.iter().filter_map(|proxy| network(proxy)).collect()
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        !self.tls_cert.as_os_str().is_empty()
+    }
+
+    fn check_tls(&self, faults: &mut Vec<Fault>) {
+        let (cert, key) = (("server.tls_cert", &self.tls_cert), ("server.tls_key", &self.tls_key));
+        for ((at, file), (other, other_file)) in [(cert, key), (key, cert)] {
+            if file.as_os_str().is_empty() && !other_file.as_os_str().is_empty() {
+                faults.push(Fault::new(at, format!("needed beside {other}")));
+            }
+            check_file(at, file, faults);
+        }
     }
 }
 
@@ -249,6 +264,13 @@ impl StreamSettings {
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(address)
+}
+
+/// A file that is named has to be there.
+fn check_file(at: &str, file: &Path, faults: &mut Vec<Fault>) {
+    if !file.as_os_str().is_empty() && !file.is_file() {
+        faults.push(Fault::new(at, "there is no such file"));
+    }
 }
 
 /// Timers hold about two years; nobody waits for so long.

@@ -8,7 +8,7 @@ use serde_json::json;
 use sluice::settings::Settings;
 use tokio::process::Command;
 
-use crate::support::{TestGateway, within};
+use crate::support::{Certificate, TestGateway, within};
 
 /// The binary, without settings from the surroundings of the test.
 fn sluice(arguments: &[&str]) -> Command {
@@ -189,6 +189,47 @@ async fn publish_hands_an_event_to_a_running_gateway() {
         assert_eq!(stdout, "");
         assert!(stderr.contains(reason) && !stderr.contains("s3cret"), "{stderr}");
     }
+}
+
+#[tokio::test]
+async fn publish_speaks_tls_to_a_gateway_that_does() {
+    let certificate = Certificate::new();
+    let mut gateway = TestGateway::start_with(|settings| certificate.put_into(settings)).await;
+    gateway.asked_with(certificate.client());
+    let mut events = gateway.open("/api/stream?channel=a&envelope=false").await;
+    let trusting = |arguments: &[&str]| {
+        let mut command = sluice(arguments);
+        command.env("SSL_CERT_FILE", certificate.path("authority.pem"));
+        command
+    };
+    let (status, _, stderr) =
+        run(&mut trusting(&["publish", "a", "1", "--url", &gateway.url("")])).await;
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert_eq!(events.data().await, json!(1));
+
+    // Without a URL, as the settings say.
+    let mut publish = trusting(&["publish", "a", "2"]);
+    publish
+        .env("SLUICE__SERVER__BIND", gateway.address())
+        .env("SLUICE__SERVER__TLS_CERT", certificate.path("cert.pem"))
+        .env("SLUICE__SERVER__TLS_KEY", certificate.path("key.pem"));
+    let (status, _, stderr) = run(&mut publish).await;
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert_eq!(events.data().await, json!(2));
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_64() {
+    let certificate = Certificate::new();
+    let mut serve = sluice(&["serve"]);
+    serve
+        .env("SLUICE__SERVER__BIND", "127.0.0.1:0")
+        .env("SLUICE__SERVER__TLS_CERT", certificate.path("cert.pem"));
+    let (status, _, stderr) = run(&mut serve).await;
+    assert_eq!((status, &*stderr), (64, "sluice: server.tls_key: needed beside server.tls_cert\n"));
+    let (status, _, stderr) =
+        run(serve.env("SLUICE__SERVER__TLS_KEY", certificate.path("authority.pem"))).await;
+    assert_eq!((status, &*stderr), (64, "sluice: server.tls_key: there is none in the file\n"));
 }
 
 #[tokio::test]

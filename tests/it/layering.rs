@@ -31,13 +31,15 @@ const TABLE: &str = "\
 ";
 
 /// Crates that belong to one side only, and who may use them.
-const OUTSIDE: [(&str, &[&str]); 6] = [
+const OUTSIDE: [(&str, &[&str]); 8] = [
     ("redis", &["source", "settings", "gateway"]),
     ("axum", &["http", "gateway", "demo", "main"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
     ("tower_http", &["http"]),
+    ("rustls", &["http", "main"]),
+    ("tokio_rustls", &["http"]),
 ];
 
 /// Ways to start a task or a thread that the drain does not wait for.

@@ -30,3 +30,4 @@ mod redis;
 mod settings;
 mod sources;
 mod streams;
+mod tls;

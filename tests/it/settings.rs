@@ -278,6 +278,11 @@ fn what_makes_no_sense_is_refused() {
         ("[server]\ncors_origins = [\"*\", \"https://a.example\"]", "server.cors_origins"),
         ("[server]\ntrusted_proxies = [\"proxy\"]", "server.trusted_proxies"),
         ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "server.trusted_proxies"),
+        ("[server]\ntls_cert = \"Cargo.toml\"", "server.tls_key"),
+        ("[server]\ntls_key = \"Cargo.toml\"", "server.tls_cert"),
+        ("[server]\ntls_cert = \"none.pem\"\ntls_key = \"Cargo.toml\"", "server.tls_cert"),
+        ("[server]\ntls_cert = \"Cargo.toml\"\ntls_key = \"none.pem\"", "server.tls_key"),
+        ("[redis]\nca_file = \"none.pem\"", "redis.ca_file"),
         ("[limits]\nhold_least = \"2s\"", "limits.hold_least"),
         ("[limits]\nhold_least = \"0s\"", "limits.hold_least"),
         ("[limits]\nhold_most = \"31days\"", "limits.hold_most"),
@@ -301,6 +306,8 @@ fn what_makes_no_sense_is_refused() {
     ]);
     let right = mine("channels = [\"a:{id}\", \"a:{id}:{userId?}\"]");
     assert!(load(&right, &[]).is_ok(), "the same without the fault");
+    let tls = "[server]\ntls_cert = \"Cargo.toml\"\ntls_key = \"Cargo.toml\"";
+    assert!(load(tls, &[]).is_ok(), "what is in the files is seen when they are used");
     let proxies = "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\", \"::1\"]";
     assert_eq!(load(proxies, &[]).unwrap().server.proxies().len(), 3);
     assert!(load("[limits]\nhold_most = \"0s\"", &[]).is_ok(), "switched off");

@@ -33,12 +33,20 @@ pub(crate) struct Message {
 impl EventSource {
     /// Opens the stream and takes its first event, which must be `connected`.
     pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Self {
-        let mut request = http().get(url).header("accept", "text/event-stream");
+        Self::ask(http().get(url), last_event_id).await
+    }
+
+    /// The same with a request of one's own.
+    pub(crate) async fn ask(
+        mut request: reqwest::RequestBuilder,
+        last_event_id: Option<&str>,
+    ) -> Self {
+        request = request.header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
         let response = within("open", request.send()).await.unwrap();
-        assert_eq!(response.status(), 200, "{url}");
+        assert_eq!(response.status(), 200, "{}", response.url());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         // A connection that breaks ends the stream, as it does for a browser.
         let whole = response.bytes_stream().eventsource();

@@ -34,9 +34,20 @@ impl TestGateway {
     pub(crate) async fn start_from(settings: Settings) -> Self {
         let listener = TcpListener::bind((settings.server.bind.ip(), 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let scheme = if settings.server.has_tls() { "https" } else { "http" };
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
-        let base = format!("http://127.0.0.1:{port}");
+        let base = format!("{scheme}://127.0.0.1:{port}");
         Self { gateway: Some(gateway), base, http: http() }
+    }
+
+    /// From now on asked with this client.
+    pub(crate) fn asked_with(&mut self, client: reqwest::ClientBuilder) {
+        self.http = client.build().unwrap();
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        self.base.split_once("//").unwrap().1
     }
 
     /// Waits until the gateway says that it is ready.
@@ -51,12 +62,12 @@ impl TestGateway {
 
     /// Opens a stream and takes its first event, `connected`.
     pub(crate) async fn open(&self, path: &str) -> EventSource {
-        EventSource::open(&self.url(path), None).await
+        EventSource::ask(self.get(path), None).await
     }
 
     /// Opens a stream as a client that comes back.
     pub(crate) async fn resume(&self, path: &str, last_event_id: &str) -> EventSource {
-        EventSource::open(&self.url(path), Some(last_event_id)).await
+        EventSource::ask(self.get(path), Some(last_event_id)).await
     }
 
     /// Opens a stream to read it as text.

@@ -1,6 +1,7 @@
 //! What the tests share: a gateway on a free port, clients, a Redis of their own.
 
 mod browser;
+mod certificate;
 mod client;
 mod gateway;
 mod redis;
@@ -9,6 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use browser::{Page, Proxy, Sighting, Source};
+pub(crate) use certificate::Certificate;
 pub(crate) use client::{EventSource, Message};
 pub(crate) use gateway::TestGateway;
 pub(crate) use redis::Redis;

@@ -1,6 +1,7 @@
 //! Whose request it is: the peer of the connection, or whom a trusted proxy says it speaks for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Once;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -13,12 +14,16 @@ pub(super) struct Peer(pub(super) IpAddr);
 
 /// The proxies in front, whose word is taken.
 #[derive(Debug)]
-pub struct Proxies(Vec<IpNet>);
+pub struct Proxies {
+    trusted: Vec<IpNet>,
+    /// Logs once that somebody's word was not taken.
+    stranger: Once,
+}
 
 impl Proxies {
     /// Those of these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self { trusted: networks, stranger: Once::new() }
     }
 
     /// Who sent a request with these headers. Each proxy adds the address it was called from, so
@@ -28,6 +33,11 @@ impl Proxies {
         let lists = headers.get_all("x-forwarded-for").iter().rev();
         let mut addresses = lists.flat_map(|list| list.to_str().unwrap_or("?").rsplit(','));
         let mut client = peer.to_canonical();
+        if !self.trusts(client) && headers.contains_key("x-forwarded-for") {
+            self.stranger.call_once(|| {
+                tracing::warn!(%peer, "a proxy that server.trusted_proxies does not name counts as one client");
+            });
+        }
         while self.trusts(client)
             && let Some(text) = addresses.next()
         {
@@ -38,7 +48,7 @@ impl Proxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address))
+        self.trusted.iter().any(|network| network.contains(&address))
     }
 }
 

@@ -61,6 +61,10 @@ pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
     }
 }
 
+/// What hyper may hold for one stream that is not read, and the longest head of a request. Its own
+/// bounds are several times that.
+const HYPER_BYTES: usize = 65_536;
+
 /// Resolves when the gateway stops and the last stream has ended.
 pub async fn over(app: Arc<App>) {
     app.stop.requested().await;
@@ -75,8 +79,10 @@ fn builder(app: &App, keep_alive: bool) -> Builder<OnStop> {
         .keep_alive(keep_alive)
         .timer(timer.clone())
         .header_read_timeout(app.settings.server.header_timeout)
+        .max_buf_size(HYPER_BYTES)
         .http2()
         .timer(timer)
+        .max_send_buf_size(HYPER_BYTES)
         .keep_alive_interval(Duration::from_secs(20));
     builder
 }
@@ -100,13 +106,14 @@ async fn connection(
         // Boxed, so that connections without TLS do not carry the room for it.
         let served = Box::pin(async {
             if let Some(stream) = tls.accept(stream, &app.stop).await {
-                speak_http(stream, Visitor { peer, exit: None }, router, builder, &app).await;
+                let visitor = Visitor { peer, exit: Exit::default(), lent: false };
+                speak_http(stream, visitor, router, builder, &app).await;
             }
         });
         return served.await;
     }
     let (stream, exit) = (Arc::new(stream), Exit::default());
-    let visitor = Visitor { peer, exit: Some(exit.clone()) };
+    let visitor = Visitor { peer, exit: exit.clone(), lent: true };
     let left = speak_http(Lent::new(&stream, &exit), visitor, router, builder, &app).await;
     // hyper is gone, and with it its view of the socket.
     let stream = Arc::into_inner(stream);
@@ -123,17 +130,18 @@ async fn connection(
     }
 }
 
-/// Who is at the other end, and how the connection may leave hyper.
+/// Who is at the other end, and how the connection leaves hyper.
 struct Visitor {
     peer: Peer,
-    /// `None`: it cannot.
-    exit: Option<Exit>,
+    exit: Exit,
+    /// Whether hyper has but a view of the socket, so that a stream can go on without it.
+    lent: bool,
 }
 
 /// Lets hyper serve the connection. Returns how it left hyper, if it did not end there.
 async fn speak_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    Visitor { peer, exit }: Visitor,
+    Visitor { peer, exit, lent }: Visitor,
     router: Router,
     builder: Builder<OnStop>,
     app: &App,
@@ -144,11 +152,10 @@ async fn speak_http(
         note.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         // A connection of HTTP/2 carries many streams, and HTTP/1.0 has no chunks.
-        if request.version() == Version::HTTP_11
-            && request.method() == Method::GET
-            && let Some(exit) = &way_out
-        {
-            request.extensions_mut().insert(exit.clone());
+        if request.version() != Version::HTTP_2 {
+            let chunks = request.version() == Version::HTTP_11;
+            let to_socket = lent && chunks && request.method() == Method::GET;
+            request.extensions_mut().insert(way_out.of_request(to_socket));
         }
         request
     });
@@ -178,9 +185,7 @@ async fn speak_http(
             }
             return Poll::Ready(None);
         }
-        if let Some(exit) = &exit
-            && let Poll::Ready(leave) = exit.poll_leave(context)
-        {
+        if let Poll::Ready(leave) = exit.poll_leave(context) {
             return Poll::Ready(Some(leave));
         }
         if !stopping && stopped.as_mut().poll(context).is_ready() {

@@ -76,8 +76,10 @@ pub(super) async fn open(
     let path = path?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
-    // Whoever comes back with another id comes back to the same stream.
-    let same: Vec<_> = params.except("lastEventId").collect();
+    let asked = StreamOptions::read(stream, &params, &headers)
+        .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
+    // However it is asked for, a stream of the same channels is the same.
+    let same = asked.as_ref().ok().map(|(_, filters)| Arc::clone(filters));
     let client = app.proxies.client(peer, &headers);
     let pass = tokio::select! {
         biased;
@@ -85,8 +87,6 @@ pub(super) async fn open(
         // Held before anything is read for it, so that it begins with what is newest then.
         pass = app.quota.enter(client, (&stream.name, same)) => pass?,
     };
-    let asked = StreamOptions::read(stream, &params, &headers)
-        .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
     match asked {
         Ok((options, filters)) => {
             let exit = exit.map(|Extension(exit)| exit);
@@ -106,7 +106,7 @@ async fn begin(
     let app = &door.app;
     let ticket = app.registry.enter(TRANSPORT, &door.stream.name, pass)?;
     let face = if options.envelope { &door.shaped } else { &door.bare };
-    let leaves = exit.is_some();
+    let leaves = exit.as_ref().is_some_and(Exit::leads_to_socket);
     let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
 
     listen(app, &filters, options.snapshot).await?;

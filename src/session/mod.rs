@@ -45,6 +45,8 @@ use pacing::Paced;
 
 /// How long a client may take for what waits for it when its session is over.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
+/// The same while the node stops, which does not wait for long.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One client of one declared stream.
 #[derive(Debug)]
@@ -154,6 +156,12 @@ impl<S: Sink> Session<S> {
         self.last_said = now;
         self.stands = outgoing.position().or(self.stands);
         self.events += u64::from(matches!(outgoing, Outgoing::Event(_)));
+        // A burst is no reason to call a client slow: what it can take goes out before the outbox
+        // decides what has to give way.
+        let keeps_up = self.stuck.is_none() && !self.out.is_closed();
+        if keeps_up && !self.out.outbox.fits(&outgoing, &*self.plan.shape) {
+            self.pass_on(now);
+        }
         match &mut self.paced {
             Some(paced) => paced.push(outgoing, now, &mut self.out, &self.plan),
             None => self.out.push(outgoing, &self.plan),
@@ -193,8 +201,28 @@ impl<S: Sink> Session<S> {
 
     /// When a client that takes nothing of what waits for it is cut.
     fn patience_ends(&self) -> Option<Instant> {
-        let patience = if self.out.is_closed() { LAST_CHANCE } else { self.plan.stalled_after };
+        let patience = match self.out.close_reason() {
+            None => self.plan.stalled_after,
+            Some(CloseReason::ServerStopping) => FAREWELL,
+            Some(_) => LAST_CHANCE,
+        };
         self.stuck.map(|since| since + patience)
+    }
+
+    /// Hands what waits to the connection.
+    fn pass_on(&mut self, now: Instant) -> Flow {
+        let last = self.leaving;
+        match self.sink.pass_on(&mut self.out.outbox, last) {
+            Passed::All if last => return Flow::Ended,
+            Passed::All => self.stuck = None,
+            Passed::Some => self.stuck = Some(now),
+            Passed::Nothing => self.stuck = self.stuck.or(Some(now)),
+            Passed::Gone => {
+                self.out.close(CloseReason::ClientGone);
+                return Flow::Ended;
+            }
+        }
+        Flow::Continue
     }
 
     /// Ends the session without its last words.
@@ -207,6 +235,9 @@ impl<S: Sink> Session<S> {
     fn stop(&mut self, retry: Duration, now: Instant) {
         if let Some(paced) = self.paced.take() {
             paced.release_all(&mut self.out, &self.plan);
+        }
+        if self.out.is_closed() {
+            return;
         }
         self.say(Outgoing::Shutdown { retry }, now);
         self.out.close(CloseReason::ServerStopping);
@@ -233,23 +264,12 @@ impl<S: Sink> Subscriber for Session<S> {
     }
 
     fn flush(&mut self, now: Instant) -> Flow {
-        let last = self.out.is_closed();
-        if last && !self.leaving {
+        if self.out.is_closed() && !self.leaving {
             self.leaving = true;
             self.stuck = None;
             self.count_end();
         }
-        match self.sink.pass_on(&mut self.out.outbox, last) {
-            Passed::All if last => return Flow::Ended,
-            Passed::All => self.stuck = None,
-            Passed::Some => self.stuck = Some(now),
-            Passed::Nothing => self.stuck = self.stuck.or(Some(now)),
-            Passed::Gone => {
-                self.out.close(CloseReason::ClientGone);
-                return Flow::Ended;
-            }
-        }
-        Flow::Continue
+        self.pass_on(now)
     }
 
     fn backlog(&self) -> usize {

@@ -74,6 +74,11 @@ impl Outbox {
         if merged == 0 { Pushed::Kept } else { Pushed::Conflated(merged) }
     }
 
+    /// Whether `outgoing` can be taken in without anything giving way.
+    pub(super) fn fits(&self, outgoing: &Outgoing, shape: &dyn Shape) -> bool {
+        self.has_room(outgoing.weight(shape))
+    }
+
     fn has_room(&self, weight: usize) -> bool {
         let (waiting, bound) = if self.replaying {
             (self.replayed, self.settings.replay_bytes)
@@ -93,7 +98,7 @@ impl Outbox {
     fn push_over(&mut self, outgoing: Outgoing, weight: usize, shape: &dyn Shape) -> Pushed {
         self.add(outgoing, weight);
         let conflated = self.keep_newest(shape);
-        if self.bytes - self.replayed <= self.settings.bytes {
+        if self.bytes - self.replayed <= self.settings.bytes || self.queue.len() == 1 {
             return Pushed::Conflated(conflated);
         }
         // Too many channels: the client resumes from what it has read.
@@ -110,8 +115,10 @@ impl Outbox {
     /// Takes the oldest. `shape`: that of the stream.
     pub fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
-        self.bytes -= outgoing.weight(shape);
-        self.replayed = self.replayed.min(self.bytes);
+        let weight = outgoing.weight(shape);
+        self.bytes -= weight;
+        // What was missed stands in front.
+        self.replayed = self.replayed.saturating_sub(weight);
         self.settled = self.settled.saturating_sub(1);
         Some(outgoing)
     }
@@ -203,18 +210,25 @@ fn is_event(outgoing: &Outgoing) -> bool {
     matches!(outgoing, Outgoing::Event(_) | Outgoing::Snapshot { .. } | Outgoing::Batch(_))
 }
 
-/// Whether a newer one stands for this: an event of the same channel and key, or a later gap. What
+/// Whether newer ones stand for this: events of the same channels and keys, or a later gap. What
 /// ends a stream is the newest of its channel and never gives way.
 fn seen_again(outgoing: &Outgoing, shape: &dyn Shape, seen: &mut HashSet<Thing>) -> bool {
-    let thing = match outgoing {
+    match outgoing {
         Outgoing::Event(event) | Outgoing::Snapshot { event, .. } => {
-            let key = event.shaped(shape).and_then(|shaped| shaped.key.clone());
-            Thing::State(event.channel.clone(), key)
+            !seen.insert(thing(event, shape))
         }
-        Outgoing::Gap { channels, .. } => Thing::Gap(channels.clone()),
-        _ => return false,
-    };
-    !seen.insert(thing)
+        Outgoing::Batch(batch) => {
+            let new = batch.events.iter().filter(|event| seen.insert(thing(event, shape)));
+            new.count() == 0
+        }
+        Outgoing::Gap { channels, .. } => !seen.insert(Thing::Gap(channels.clone())),
+        _ => false,
+    }
+}
+
+fn thing(event: &Event, shape: &dyn Shape) -> Thing {
+    let key = event.shaped(shape).and_then(|shaped| shaped.key.clone());
+    Thing::State(event.channel.clone(), key)
 }
 
 #[derive(PartialEq, Eq, Hash)]

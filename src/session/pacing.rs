@@ -112,6 +112,9 @@ impl Paced {
     /// Passes on everything at once: the node stops.
     pub(super) fn release_all(mut self, out: &mut Outward, plan: &Plan) {
         self.release_window(out, plan);
+        if let Some(reason) = self.closing {
+            out.close(reason);
+        }
     }
 
     fn release_one_by_one(

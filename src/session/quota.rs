@@ -56,8 +56,10 @@ struct Shared {
     too_short: Duration,
     hasher: RandomState,
     table: Mutex<Table>,
-    /// Places for openings to be held in; without one left they are refused.
+    /// Places for openings to be held in.
     places: Semaphore,
+    /// Openings of one client that are held; those beyond are refused.
+    most_held: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -65,6 +67,8 @@ struct Shared {
 struct Table {
     /// Open streams by client; nothing if any number is allowed.
     open: HashMap<u64, usize>,
+    /// Openings that are held, by client.
+    held: HashMap<u64, usize>,
     marks: Marks,
 }
 
@@ -116,8 +120,13 @@ impl Quota {
             most_streams: limits.streams_per_address,
             too_short: if paced { limits.reopen_window } else { Duration::ZERO },
             hasher: RandomState::new(),
-            table: Mutex::new(Table { open: HashMap::new(), marks: Marks::new(limits) }),
+            table: Mutex::new(Table {
+                open: HashMap::new(),
+                held: HashMap::new(),
+                marks: Marks::new(limits),
+            }),
             places: Semaphore::new(limits.held),
+            most_held: limits.held_per_address,
             metrics: Arc::clone(metrics),
         }))
     }
@@ -135,7 +144,7 @@ impl Quota {
         let mut pass = Pass { quota, client: hasher.hash_one(client), stream, open: None };
         let hold = self.0.table.lock().marks.take(stream, Instant::now());
         if let Some(hold) = hold {
-            self.0.hold(hold).await?;
+            self.0.hold(pass.client, hold).await?;
         }
         self.0.count_in(pass.client)?;
         pass.open = Some(Instant::now());
@@ -144,9 +153,10 @@ impl Quota {
 }
 
 impl Shared {
-    async fn hold(&self, hold: Duration) -> Result<(), Refused> {
-        let place = self.places.try_acquire();
-        let _place = place.map_err(|_| Refused::Held.counted(&self.metrics))?;
+    /// Without a place left on the node a client is let in at once: it is not its fault.
+    async fn hold(&self, client: u64, hold: Duration) -> Result<(), Refused> {
+        let _own = Holding::of(self, client)?;
+        let Ok(_place) = self.places.try_acquire() else { return Ok(()) };
         self.metrics.openings_held_total.inc();
         let _waiting = Waiting::new(&self.metrics.openings_waiting);
         sleep(hold).await;
@@ -188,6 +198,36 @@ impl Drop for Pass {
         let age = self.open.map_or(Duration::ZERO, |open| open.elapsed());
         if age < self.quota.too_short {
             self.quota.table.lock().marks.leave(self.stream, Instant::now());
+        }
+    }
+}
+
+/// One of the openings of a client that are held.
+struct Holding<'a> {
+    shared: &'a Shared,
+    client: u64,
+}
+
+impl<'a> Holding<'a> {
+    fn of(shared: &'a Shared, client: u64) -> Result<Self, Refused> {
+        let mut table = shared.table.lock();
+        let held = table.held.entry(client).or_default();
+        if *held >= shared.most_held {
+            return Err(Refused::Held.counted(&shared.metrics));
+        }
+        *held += 1;
+        Ok(Self { shared, client })
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let mut table = self.shared.table.lock();
+        if let Some(held) = table.held.get_mut(&self.client) {
+            *held -= 1;
+            if *held == 0 {
+                table.held.remove(&self.client);
+            }
         }
     }
 }

@@ -79,6 +79,7 @@ pub struct LimitSettings {
     #[serde(with = "humantime_serde")]
     pub hold_most: Duration,
     pub held: usize,
+    pub held_per_address: usize,
 }
 
 /// `[log]`

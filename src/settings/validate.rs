@@ -31,8 +31,11 @@ impl Settings {
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
             ("limits.held", self.limits.held),
+            ("limits.held_per_address", self.limits.held_per_address),
             ("events.max_bytes", self.events.max_bytes),
             ("outbox.state_bytes", self.outbox.state_bytes),
+            ("outbox.unsent_bytes", self.outbox.unsent_bytes),
+            ("outbox.total_bytes", self.outbox.total_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
             ("outbox.text_bytes", self.outbox.text_bytes),
             ("outbox.replay_bytes", self.outbox.replay_bytes),
@@ -45,6 +48,7 @@ impl Settings {
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
             ("limits.held", self.limits.held),
+            ("limits.held_per_address", self.limits.held_per_address),
         ] {
             if count > MOST_CONNECTIONS {
                 faults.push(Fault::new(key, format!("must be at most {MOST_CONNECTIONS}")));
@@ -116,12 +120,21 @@ impl Settings {
         if server.shards > 256 {
             faults.push(Fault::new("server.shards", "must be at most 256"));
         }
+        // The kernel counts in seconds, and in 15 bits.
+        if !(Duration::from_secs(6)..=Duration::from_secs(32_767)).contains(&server.dead_after) {
+            faults.push(Fault::new("server.dead_after", "must be from 6s to 32767s"));
+        }
+        if server.stalled_after < Duration::from_secs(1) {
+            faults.push(Fault::new("server.stalled_after", "must be at least 1s"));
+        }
         if server.keep_alive < Duration::from_secs(1) {
             faults.push(Fault::new("server.keep_alive", "must be at least 1s"));
         }
-        for (key, time) in
-            [("server.keep_alive", server.keep_alive), ("server.drain", server.drain)]
-        {
+        for (key, time) in [
+            ("server.keep_alive", server.keep_alive),
+            ("server.drain", server.drain),
+            ("server.stalled_after", server.stalled_after),
+        ] {
             check_time(key, time, faults);
         }
     }

@@ -239,7 +239,7 @@ impl Stream for Body {
                 return Poll::Ready(None);
             }
             (Stage::Cut, _) => return Poll::Ready(Some(Err(Cut))),
-            (Stage::Open, Some(exit)) => {
+            (Stage::Open, Some(exit)) if exit.leads_to_socket() => {
                 state.stage = Stage::Leaving;
                 exit.ask(&self.0);
             }

@@ -19,7 +19,11 @@ use super::body::Slot;
 
 /// One connection's way out of hyper.
 #[derive(Debug, Clone, Default)]
-pub struct Exit(Arc<Mutex<State>>);
+pub struct Exit {
+    state: Arc<Mutex<State>>,
+    /// Whether the stream may take it; if not, the connection can be cut only.
+    to_socket: bool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -59,7 +63,7 @@ pub struct Lent {
 impl Exit {
     /// Asks to leave as soon as all that was said so far is written.
     pub(super) fn ask(&self, slot: &Arc<Slot>) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if matches!(state.stage, Stage::Closed) {
             state.stage = Stage::Asked(Arc::downgrade(slot));
         }
@@ -67,20 +71,31 @@ impl Exit {
 
     /// Has the connection closed, whatever hyper still has to write.
     pub(super) fn cut(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.stage = Stage::Cut;
         if let Some(driver) = &state.driver {
             driver.wake_by_ref();
         }
     }
 
+    /// The way out for one request. `to_socket`: its connection carries nothing else, and chunks.
+    #[must_use]
+    pub fn of_request(&self, to_socket: bool) -> Self {
+        Self { state: Arc::clone(&self.state), to_socket }
+    }
+
+    /// Whether the stream goes on without hyper.
+    pub fn leads_to_socket(&self) -> bool {
+        self.to_socket
+    }
+
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.0.lock().stage, Stage::Open(_))
+        matches!(self.state.lock().stage, Stage::Open(_))
     }
 
     /// Whether the connection leaves hyper now. To be asked each time hyper was polled.
     pub fn poll_leave(&self, context: &Context<'_>) -> Poll<Leave> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         match &state.stage {
             Stage::Open(slot) => return Poll::Ready(Leave::Stream(Weak::clone(slot))),
             Stage::Cut => return Poll::Ready(Leave::Cut),
@@ -93,7 +108,7 @@ impl Exit {
     }
 
     fn flushed(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if let Stage::Asked(slot) = &state.stage {
             state.stage = Stage::Open(Weak::clone(slot));
         }

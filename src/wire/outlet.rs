@@ -24,8 +24,8 @@ enum Way {
 }
 
 impl Outlet {
-    /// An outlet and the body whose bytes are to be sent. With an `exit`, the connection leaves
-    /// hyper through it as soon as the first words are written.
+    /// An outlet and the body whose bytes are to be sent. With an `exit`, the connection can
+    /// be cut, and leaves hyper, if it may, as soon as the first words are written.
     pub fn new(writer: Arc<Writer>, exit: Option<Exit>) -> (Self, Body) {
         let slot = Arc::new(Slot::new(exit));
         let body = Body::new(Arc::clone(&slot));

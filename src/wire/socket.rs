@@ -17,9 +17,10 @@ use super::writer::{Writer, live_event};
 use crate::event::Frame;
 use crate::session::{Outbox, Passed};
 
-/// Frames in one write. More gain nothing, and what a slow client's socket does not take has to be
-/// looked up again.
+/// Frames in one write, and the bytes after which no more are added. More gain nothing, and what the
+/// socket of a slow client does not take has to be looked up or made again.
 const FRAMES: usize = 64;
+const BYTES: usize = 65_536;
 /// The end of a chunked body (RFC 9112, section 7.1).
 const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 /// What a client may send at once on its stream. It has nothing to say.
@@ -47,13 +48,13 @@ pub(super) struct Socket {
     rest: Bytes,
     /// Whether the client may have said something, or has left.
     readable: bool,
-    client: Client,
+    reading: Reading,
     ended: bool,
 }
 
 /// How the client reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+enum Reading {
     KeepsUp,
     /// Not all that waited has been taken since the kernel took no more.
     Lags,
@@ -98,24 +99,24 @@ impl Drop for Count {
 impl Socket {
     pub(super) fn new(connection: Connection, waker: Waker) -> Self {
         let rest = Bytes::new();
-        Self { connection, waker, rest, readable: true, client: Client::KeepsUp, ended: false }
+        Self { connection, waker, rest, readable: true, reading: Reading::KeepsUp, ended: false }
     }
 
     pub(super) fn woken(&mut self) {
         self.readable = true;
-        if self.client == Client::Stuck {
-            self.client = Client::Lags;
+        if self.reading == Reading::Stuck {
+            self.reading = Reading::Lags;
         }
     }
 
     pub(super) fn pass_on(&mut self, outbox: &mut Outbox, last: bool, writer: &Writer) -> Passed {
         if self.readable && self.is_gone() {
-            self.client = Client::Gone;
+            self.reading = Reading::Gone;
         }
-        match self.client {
-            Client::Gone => return Passed::Gone,
-            Client::Stuck => return Passed::Nothing,
-            Client::KeepsUp | Client::Lags => {}
+        match self.reading {
+            Reading::Gone => return Passed::Gone,
+            Reading::Stuck => return Passed::Nothing,
+            Reading::KeepsUp | Reading::Lags => {}
         }
         let mut progress = Passed::Nothing;
         loop {
@@ -124,7 +125,7 @@ impl Socket {
                 self.rest = [std::mem::take(&mut self.rest), LAST_CHUNK].concat().into();
             }
             if self.rest.is_empty() && outbox.is_empty() {
-                self.set_client(Client::KeepsUp);
+                self.set_reading(Reading::KeepsUp);
                 if self.ended {
                     // What is left unread when a socket is closed turns the end into a reset.
                     self.is_gone();
@@ -135,7 +136,7 @@ impl Socket {
                 Ok(()) => progress = Passed::Some,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.is_full() {
-                        self.set_client(Client::Stuck);
+                        self.set_reading(Reading::Stuck);
                         return progress;
                     }
                 }
@@ -147,9 +148,11 @@ impl Socket {
 
     /// What waits in the kernel is not known; of a slow client it is taken to be the most it can be.
     pub(super) fn backlog(&self) -> usize {
-        match self.client {
-            Client::KeepsUp | Client::Gone => 0,
-            Client::Lags | Client::Stuck => self.rest.len() + self.connection.tuning.kernel_bytes(),
+        match self.reading {
+            Reading::KeepsUp | Reading::Gone => 0,
+            Reading::Lags | Reading::Stuck => {
+                self.rest.len() + self.connection.tuning.kernel_bytes()
+            }
         }
     }
 
@@ -157,13 +160,20 @@ impl Socket {
     pub(super) fn cut(&mut self) {
         reset(&self.connection.stream);
         self.rest = Bytes::new();
-        self.client = Client::Gone;
+        self.reading = Reading::Gone;
     }
 
     /// One write of all that waits, or as much of it as goes into one.
     fn write(&mut self, outbox: &mut Outbox, writer: &Writer) -> io::Result<()> {
-        let frames: SmallVec<[Frame; 8]> =
-            outbox.iter().take(FRAMES).map(|outgoing| writer.encode(outgoing)).collect();
+        let mut room = BYTES;
+        let waiting = outbox.iter().take(FRAMES).map(|outgoing| writer.encode(outgoing));
+        let frames: SmallVec<[Frame; 8]> = waiting
+            .take_while(|frame| {
+                let taken = room > 0;
+                room = room.saturating_sub(frame.chunk().len());
+                taken
+            })
+            .collect();
         let mut written = match (self.rest.is_empty(), &*frames) {
             (true, [only]) => self.connection.stream.try_write(only.chunk())?,
             (empty, frames) => {
@@ -204,12 +214,12 @@ impl Socket {
         writer.count(count, bytes, oldest.as_ref().and_then(live_event));
     }
 
-    fn set_client(&mut self, client: Client) {
-        let slow = client != Client::KeepsUp;
-        if slow != (self.client != Client::KeepsUp) {
+    fn set_reading(&mut self, reading: Reading) {
+        let slow = reading != Reading::KeepsUp;
+        if slow != (self.reading != Reading::KeepsUp) {
             self.connection.tuning.be_patient(&self.connection.stream, slow);
         }
-        self.client = client;
+        self.reading = reading;
     }
 
     /// Whether there is no room; if so, the waker is told when there is.
@@ -223,6 +233,12 @@ impl Socket {
         let mut context = Context::from_waker(&self.waker);
         let mut ignored = [0; 512];
         for _ in 0..CHATTER {
+            match self.connection.stream.try_read(&mut ignored) {
+                Ok(0) => return true,
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return true,
+            }
             match self.connection.stream.poll_read_ready(&mut context) {
                 Poll::Pending => {
                     self.readable = false;
@@ -230,12 +246,6 @@ impl Socket {
                 }
                 Poll::Ready(Err(_)) => return true,
                 Poll::Ready(Ok(())) => {}
-            }
-            match self.connection.stream.try_read(&mut ignored) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return true,
             }
         }
         // Whoever talks all the time does not listen.

@@ -36,7 +36,7 @@ impl Sse {
     }
 
     fn event(&self, event: &Event) -> Frame {
-        let Some(shaped) = event.shaped(&*self.shape) else { return Frame::new(b"") };
+        let Some(shaped) = event.shaped(&*self.shape) else { return unseen() };
         shaped.frames.get(self.variant, || self.data(shaped, Some(event.position)))
     }
 
@@ -88,7 +88,7 @@ impl Wire for Sse {
             Outgoing::Snapshot { event, position } => {
                 return match event.shaped(&*self.shape) {
                     Some(shaped) => self.data(shaped, *position),
-                    None => Frame::new(b""),
+                    None => unseen(),
                 };
             }
             Outgoing::Batch(batch) => {
@@ -135,6 +135,11 @@ fn hello(connected: &Connected) -> String {
 /// Names that end a stream or speak of it: no payload may take them.
 fn is_ours(name: &str) -> bool {
     matches!(name, "complete" | "error" | "gap" | "open")
+}
+
+/// What is not for the clients of this stream: a comment, for an empty chunk would end the stream.
+fn unseen() -> Frame {
+    Frame::new(b":\n\n")
 }
 
 /// One event. An empty line ends it. A name with a line break in it is left out.

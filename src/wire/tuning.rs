@@ -25,17 +25,24 @@ impl Tuning {
     ///
     /// The kernel asks a silent host three times within the last half of `dead_after` (RFC 9293,
     /// section 3.8.4), and gives up on unanswered data after `dead_after` (RFC 5482).
+    ///
+    /// # Errors
+    /// When the kernel refuses any of it; the rest is set up all the same.
     pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
         let socket = SockRef::from(stream);
         let half = self.dead_after / 2;
         let probe = (half / 3).max(Duration::from_secs(1));
         let keepalive = TcpKeepalive::new().with_time(half).with_interval(probe).with_retries(3);
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(self.dead_after))?;
         // Unlike a fixed SO_SNDBUF it leaves what is under way to the kernel: a fast client far away
         // loses nothing.
-        socket.set_tcp_notsent_lowat(self.unsent_bytes.try_into().unwrap_or(u32::MAX))
+        let unsent = self.unsent_bytes.try_into().unwrap_or(u32::MAX);
+        let done = [
+            socket.set_tcp_nodelay(true),
+            socket.set_tcp_keepalive(&keepalive),
+            socket.set_tcp_user_timeout(Some(self.dead_after)),
+            socket.set_tcp_notsent_lowat(unsent),
+        ];
+        done.into_iter().collect()
     }
 
     /// The kernel counts a client that does not read like one that does not answer. One that is

@@ -174,7 +174,7 @@ async fn many_who_come_at_once_are_not_held() {
 async fn so_many_are_held_and_the_others_refused() {
     let gateway = limited(|limits| {
         hold_for_long(limits);
-        limits.held = 1;
+        limits.held_per_address = 1;
     })
     .await;
     drop((gateway.open(JOB).await, gateway.open(JOB).await));

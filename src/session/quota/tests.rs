@@ -100,7 +100,7 @@ async fn an_opening_given_up_while_it_is_held_counts_as_one_more() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_place_to_be_held_in_an_opening_is_refused() {
-    let quota = quota(|limits| limits.held = 1);
+    let quota = quota(|limits| limits.held_per_address = 1);
     let both = (quota.open_at_once("a"), quota.open_at_once("a"));
     drop(both);
     let held = quota.open("a");

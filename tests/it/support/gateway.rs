@@ -1,20 +1,20 @@
 //! A gateway in this process, on a free port.
 
-use std::sync::LazyLock;
-
 use axum::Router;
 use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
-use super::client::{RawStream, SlowReader};
+use super::client::RawStream;
+use super::connection::SlowReader;
+use super::protocol::Protocol;
 use super::{EventSource, wait_for, within};
 
 pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
     base: String,
-    http: reqwest::Client,
+    protocol: Protocol,
 }
 
 impl TestGateway {
@@ -36,7 +36,12 @@ impl TestGateway {
         let port = listener.local_addr().unwrap().port();
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("http://127.0.0.1:{port}");
-        Self { gateway: Some(gateway), base, http: http() }
+        Self { gateway: Some(gateway), base, protocol: Protocol::Http11 }
+    }
+
+    /// Asked over `protocol` from now on.
+    pub(crate) fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Waits until the gateway says that it is ready.
@@ -51,12 +56,12 @@ impl TestGateway {
 
     /// Opens a stream and takes its first event, `connected`.
     pub(crate) async fn open(&self, path: &str) -> EventSource {
-        EventSource::open(&self.url(path), None).await
+        EventSource::open_over(self.protocol, &self.url(path), None).await
     }
 
     /// Opens a stream as a client that comes back.
     pub(crate) async fn resume(&self, path: &str, last_event_id: &str) -> EventSource {
-        EventSource::open(&self.url(path), Some(last_event_id)).await
+        EventSource::open_over(self.protocol, &self.url(path), Some(last_event_id)).await
     }
 
     /// Opens a stream to read it as text.
@@ -71,16 +76,16 @@ impl TestGateway {
 
     /// Opens a stream and does not read it.
     pub(crate) async fn slow(&self, path: &str) -> SlowReader {
-        SlowReader::open(&self.url(path)).await
+        SlowReader::open(self.protocol, &self.url(path)).await
     }
 
     /// A request without following what it answers.
     pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
-        self.http.get(self.url(path))
+        self.request("GET", path)
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), self.url(path))
+        self.protocol.request(method, &self.url(path))
     }
 
     pub(crate) fn post(
@@ -88,7 +93,7 @@ impl TestGateway {
         path: &str,
         body: impl Into<reqwest::Body>,
     ) -> reqwest::RequestBuilder {
-        self.http.post(self.url(path)).body(body)
+        self.request("POST", path).body(body)
     }
 
     /// Publishes one event and sees that it is accepted.
@@ -125,15 +130,4 @@ impl TestGateway {
     pub(crate) fn drain(&mut self) -> impl Future<Output = bool> + use<> {
         self.gateway.take().unwrap().drain()
     }
-}
-
-/// A client that does not reuse connections, so that every request is one of its own. Made once:
-/// reading the system's certificates takes longer than most tests.
-pub(super) fn http() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // Every test may come first.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
-    });
-    CLIENT.clone()
 }

@@ -29,5 +29,6 @@ mod readme;
 mod recipes;
 mod redis;
 mod settings;
+mod sockets;
 mod sources;
 mod streams;

@@ -7,7 +7,7 @@ use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
 use super::client::RawStream;
-use super::connection::SlowReader;
+use super::connection::{Connection, SlowReader, get};
 use super::protocol::Protocol;
 use super::{EventSource, wait_for, within};
 
@@ -15,6 +15,8 @@ pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
     base: String,
     protocol: Protocol,
+    /// Those that run while nobody asks for anything.
+    own_tasks: usize,
 }
 
 impl TestGateway {
@@ -36,7 +38,8 @@ impl TestGateway {
         let port = listener.local_addr().unwrap().port();
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("http://127.0.0.1:{port}");
-        Self { gateway: Some(gateway), base, protocol: Protocol::Http11 }
+        let own_tasks = gateway.stop().running();
+        Self { gateway: Some(gateway), base, protocol: Protocol::Http11, own_tasks }
     }
 
     /// Asked over `protocol` from now on.
@@ -77,6 +80,21 @@ impl TestGateway {
     /// Opens a stream and does not read it.
     pub(crate) async fn slow(&self, path: &str) -> SlowReader {
         SlowReader::open(self.protocol, &self.url(path)).await
+    }
+
+    /// A connection on which nothing was said yet.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(&self.url("/")).await
+    }
+
+    /// Opens a stream to see how it stands on its connection, which has left hyper: only its shard
+    /// runs for it.
+    pub(crate) async fn socket(&self, path: &str) -> Connection {
+        let mut connection = self.connect().await;
+        connection.send(&get(path)).await.unwrap();
+        connection.begins().await;
+        wait_for("a stream without a task", async || self.tasks() == 0).await;
+        connection
     }
 
     /// A request without following what it answers.
@@ -124,6 +142,11 @@ impl TestGateway {
 
     pub(crate) async fn json(&self, path: &str) -> Value {
         self.get(path).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// How many tasks run for clients.
+    pub(crate) fn tasks(&self) -> usize {
+        self.gateway.as_ref().unwrap().stop().running() - self.own_tasks
     }
 
     /// Starts the drain, as SIGTERM does. Resolves when it is over; whether everybody has left.

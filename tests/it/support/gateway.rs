@@ -1,20 +1,24 @@
 //! A gateway in this process, on a free port.
 
-use std::sync::LazyLock;
-
 use axum::Router;
 use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
-use super::client::{RawStream, SlowReader};
+use super::client::RawStream;
+use super::connection::{Connection, SlowReader, get};
+use super::protocol::Protocol;
 use super::{EventSource, wait_for, within};
 
 pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
     base: String,
-    http: reqwest::Client,
+    protocol: Protocol,
+    /// What it is asked with, if not with a client of the protocol.
+    client: Option<reqwest::Client>,
+    /// Those that run while nobody asks for anything.
+    own_tasks: usize,
 }
 
 impl TestGateway {
@@ -37,12 +41,18 @@ impl TestGateway {
         let scheme = if settings.server.has_tls() { "https" } else { "http" };
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("{scheme}://127.0.0.1:{port}");
-        Self { gateway: Some(gateway), base, http: http() }
+        let own_tasks = gateway.stop().running();
+        Self { gateway: Some(gateway), base, protocol: Protocol::Http11, client: None, own_tasks }
+    }
+
+    /// Asked over `protocol` from now on.
+    pub(crate) fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// From now on asked with this client.
     pub(crate) fn asked_with(&mut self, client: reqwest::ClientBuilder) {
-        self.http = client.build().unwrap();
+        self.client = Some(client.build().unwrap());
     }
 
     /// Where it listens.
@@ -62,12 +72,18 @@ impl TestGateway {
 
     /// Opens a stream and takes its first event, `connected`.
     pub(crate) async fn open(&self, path: &str) -> EventSource {
-        EventSource::ask(self.get(path), None).await
+        self.begin(None, path).await
     }
 
     /// Opens a stream as a client that comes back.
     pub(crate) async fn resume(&self, path: &str, last_event_id: &str) -> EventSource {
-        EventSource::ask(self.get(path), Some(last_event_id)).await
+        self.begin(Some(last_event_id), path).await
+    }
+
+    async fn begin(&self, last_event_id: Option<&str>, path: &str) -> EventSource {
+        let source = EventSource::ask(self.get(path), last_event_id).await;
+        assert!(self.client.is_some() || source.version == self.protocol.version());
+        source
     }
 
     /// Opens a stream to read it as text.
@@ -82,16 +98,34 @@ impl TestGateway {
 
     /// Opens a stream and does not read it.
     pub(crate) async fn slow(&self, path: &str) -> SlowReader {
-        SlowReader::open(&self.url(path)).await
+        SlowReader::open(self.protocol, &self.url(path)).await
+    }
+
+    /// A connection on which nothing was said yet.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(&self.url("/")).await
+    }
+
+    /// Opens a stream to see how it stands on its connection, which has left hyper: only its shard
+    /// runs for it.
+    pub(crate) async fn socket(&self, path: &str) -> Connection {
+        let mut connection = self.connect().await;
+        connection.send(&get(path)).await.unwrap();
+        connection.begins().await;
+        wait_for("a stream without a task", async || self.tasks() == 0).await;
+        connection
     }
 
     /// A request without following what it answers.
     pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
-        self.http.get(self.url(path))
+        self.request("GET", path)
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), self.url(path))
+        match &self.client {
+            Some(client) => client.request(method.parse().unwrap(), self.url(path)),
+            None => self.protocol.request(method, &self.url(path)),
+        }
     }
 
     pub(crate) fn post(
@@ -99,7 +133,7 @@ impl TestGateway {
         path: &str,
         body: impl Into<reqwest::Body>,
     ) -> reqwest::RequestBuilder {
-        self.http.post(self.url(path)).body(body)
+        self.request("POST", path).body(body)
     }
 
     /// Publishes one event and sees that it is accepted.
@@ -132,19 +166,13 @@ impl TestGateway {
         self.get(path).send().await.unwrap().json().await.unwrap()
     }
 
+    /// How many tasks run for clients.
+    pub(crate) fn tasks(&self) -> usize {
+        self.gateway.as_ref().unwrap().stop().running() - self.own_tasks
+    }
+
     /// Starts the drain, as SIGTERM does. Resolves when it is over; whether everybody has left.
     pub(crate) fn drain(&mut self) -> impl Future<Output = bool> + use<> {
         self.gateway.take().unwrap().drain()
     }
-}
-
-/// A client that does not reuse connections, so that every request is one of its own. Made once:
-/// reading the system's certificates takes longer than most tests.
-pub(super) fn http() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // Every test may come first.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
-    });
-    CLIENT.clone()
 }

@@ -5,21 +5,29 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{EventSource, Message, TestGateway};
+use crate::support::{Message, Protocol, TestGateway, over_each_protocol};
 
 const BOTH: &str = "/api/stream?channel=a:1&channel=b:*&envelope=false";
 
+over_each_protocol! {
+    the_id_may_stand_in_the_query_and_the_header_wins
+    an_unknown_id_is_a_gap_and_the_snapshot
+    evicted_history_is_a_gap_and_the_snapshot
+    an_id_stands_only_on_what_leaves_the_client_complete
+    a_resumed_state_stream_gets_every_event_it_missed
+}
+
 /// What a stream that is cut and resumed again and again has said in all.
-struct Traveller {
-    url: String,
+struct Traveller<'a> {
+    gateway: &'a TestGateway,
     last_event_id: String,
     seen: Vec<u64>,
 }
 
-impl Traveller {
+impl Traveller<'_> {
     /// Opens the stream again and reads until `enough`; the caller may cut it at any moment.
     async fn travel(&mut self, enough: impl Fn(&[u64]) -> bool) {
-        let mut stream = EventSource::open(&self.url, Some(&self.last_event_id)).await;
+        let mut stream = self.gateway.resume(BOTH, &self.last_event_id).await;
         assert_eq!(stream.connected.data["recovered"], true, "{}", self.last_event_id);
         while !enough(&self.seen) {
             let message = stream.event().await;
@@ -57,19 +65,29 @@ async fn publisher(gateway: &TestGateway, seen: &AtomicUsize, done: &AtomicUsize
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_missed_or_seen_twice_over_a_thousand_cuts() {
-    const CUTS: usize = 1000;
+    over_cuts(Protocol::Http11, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_missed_or_seen_twice_over_cuts_of_a_body() {
+    over_cuts(Protocol::Http2, 200).await;
+    over_cuts(Protocol::Http10, 100).await;
+}
+
+async fn over_cuts(protocol: Protocol, cuts: usize) {
     // Whoever comes back a thousand times in a row would be held a thousand times.
     let gateway =
         TestGateway::start_with(|settings| settings.limits.hold_most = Duration::ZERO).await;
+    let gateway = gateway.over(protocol);
     let first = gateway.open(BOTH).await;
-    let (url, last_event_id) = (gateway.url(BOTH), first.last_event_id.clone());
+    let last_event_id = first.last_event_id.clone();
     assert!(!last_event_id.is_empty(), "whoever has nothing to catch up with has a position");
     drop(first);
 
     let (seen, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut traveller = Traveller { url, last_event_id, seen: Vec::new() };
+    let mut traveller = Traveller { gateway: &gateway, last_event_id, seen: Vec::new() };
     let travels = async {
-        for cut in 0..CUTS {
+        for cut in 0..cuts {
             // By count, so that the stream moves on; by time, so that it is cut anywhere: before
             // the head, within an event, between two.
             let more = traveller.seen.len() + fastrand::usize(0..6);
@@ -87,16 +105,15 @@ async fn nothing_is_missed_or_seen_twice_over_a_thousand_cuts() {
     let (mut traveller, wanted) = tokio::join!(travels, publisher(&gateway, &seen, &done));
     traveller.travel(|seen| seen.len() >= wanted.len()).await;
     assert_eq!(traveller.seen, wanted);
-    assert!(wanted.len() > CUTS, "events flowed while the cuts were made");
+    assert!(wanted.len() > cuts, "events flowed while the cuts were made");
     assert!(
         gateway.metric("sluice_sessions_closed_total{class=\"log\",reason=\"client_gone\"}").await
             > 0.0
     );
 }
 
-#[tokio::test]
-async fn the_id_may_stand_in_the_query_and_the_header_wins() {
-    let gateway = TestGateway::start().await;
+async fn the_id_may_stand_in_the_query_and_the_header_wins(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut stream = gateway.open(BOTH).await;
     let mut ids = Vec::new();
     for n in 0..4 {
@@ -154,10 +171,9 @@ async fn begins_with_a_gap(
     assert_eq!(last.connected.data["recovered"], true, "the position after a gap is good");
 }
 
-#[tokio::test]
-async fn an_unknown_id_is_a_gap_and_the_snapshot() {
-    let gateway = TestGateway::start().await;
-    let other = TestGateway::start().await;
+async fn an_unknown_id_is_a_gap_and_the_snapshot(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
+    let other = TestGateway::start().await.over(protocol);
     let foreign = other.open(BOTH).await.last_event_id;
     let own = gateway.open(BOTH).await.last_event_id;
     let (run, _) = own.split_once('.').unwrap();
@@ -186,9 +202,9 @@ async fn an_unknown_id_without_a_snapshot_is_a_gap_with_a_position() {
     assert!(gateway.metric("sluice_gaps_total{reason=\"unknown_position\"}").await > 0.0);
 }
 
-#[tokio::test]
-async fn evicted_history_is_a_gap_and_the_snapshot() {
-    let gateway = TestGateway::start_with(|settings| settings.history.events = 5).await;
+async fn evicted_history_is_a_gap_and_the_snapshot(protocol: Protocol) {
+    let gateway =
+        TestGateway::start_with(|settings| settings.history.events = 5).await.over(protocol);
     let mut stream = gateway.open(BOTH).await;
     gateway.publish("a:1", &json!("seen")).await;
     let id = stream.event().await.id;
@@ -229,9 +245,8 @@ fn ids(text: &str) -> Vec<(bool, String)> {
     events.map(one).collect()
 }
 
-#[tokio::test]
-async fn an_id_stands_only_on_what_leaves_the_client_complete() {
-    let gateway = TestGateway::start().await;
+async fn an_id_stands_only_on_what_leaves_the_client_complete(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let path = "/api/stream?channel=s:*&envelope=false";
     let fresh = gateway.raw(path).await.until("\n\n").await;
     assert!(ids(&fresh)[0].0, "with nothing to catch up with, `connected` leaves one complete");
@@ -272,9 +287,8 @@ async fn a_client_cut_within_the_snapshot_begins_again() {
 }
 
 /// More than waits for a client that reads slowly: one that comes back is not slow.
-#[tokio::test]
-async fn a_resumed_state_stream_gets_every_event_it_missed() {
-    let gateway = TestGateway::start().await;
+async fn a_resumed_state_stream_gets_every_event_it_missed(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let path = "/api/stream/campaign-metrics/c";
     let mut stream = gateway.open(path).await;
     let event = |n: u32| {

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{EventSource, TestGateway, within};
+use crate::support::{EventSource, Protocol, TestGateway, over_each_protocol, within};
+
+over_each_protocol! {
+    every_client_is_told_when_to_come_back
+    what_was_published_before_the_stop_still_arrives
+    a_client_that_does_not_read_holds_the_end_up_only_so_long
+}
 
 async fn draining_over(window: Duration) -> TestGateway {
     TestGateway::start_with(|settings| settings.server.drain = window).await
@@ -19,10 +25,9 @@ async fn an_idle_gateway_stops_at_once() {
     assert!(gateway.get("/livez").send().await.is_err(), "nothing listens any more");
 }
 
-#[tokio::test]
-async fn every_client_is_told_when_to_come_back() {
+async fn every_client_is_told_when_to_come_back(protocol: Protocol) {
     const CLIENTS: usize = 20;
-    let mut gateway = draining_over(Duration::from_millis(500)).await;
+    let mut gateway = draining_over(Duration::from_millis(500)).await.over(protocol);
     let mut streams = Vec::new();
     for n in 0..CLIENTS {
         let path = ["/api/stream/alerts", "/api/stream/jobs/j", "/api/stream?channel=a:*"][n % 3];
@@ -53,9 +58,8 @@ async fn every_client_is_told_when_to_come_back() {
     assert!(retries.iter().all(|retry| (500..=60_000).contains(retry)), "{retries:?}");
 }
 
-#[tokio::test]
-async fn what_was_published_before_the_stop_still_arrives() {
-    let mut gateway = draining_over(Duration::from_millis(100)).await;
+async fn what_was_published_before_the_stop_still_arrives(protocol: Protocol) {
+    let mut gateway = draining_over(Duration::from_millis(100)).await.over(protocol);
     let path = "/api/stream/alerts?batch=10s";
     let mut stream = gateway.open(path).await;
     gateway.publish("alerts", &json!({"type": "alert", "n": 1})).await;
@@ -111,9 +115,8 @@ async fn while_it_drains_it_is_not_ready_and_takes_nobody() {
     assert!(drained.0, "the last client has left");
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_read_holds_the_end_up_only_so_long() {
-    let mut gateway = draining_over(Duration::from_millis(100)).await;
+async fn a_client_that_does_not_read_holds_the_end_up_only_so_long(protocol: Protocol) {
+    let mut gateway = draining_over(Duration::from_millis(100)).await.over(protocol);
     let stalled = gateway.slow("/api/stream?channel=a").await;
     for _ in 0..30 {
         gateway.publish("a", &json!("x".repeat(400_000))).await;

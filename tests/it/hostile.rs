@@ -9,9 +9,17 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{EventSource, TestGateway, wait_for, within};
+use crate::support::{EventSource, Protocol, TestGateway, over_each_protocol, wait_for, within};
 
 const ANY: &str = "/api/stream?channel=a:1&envelope=false";
+
+over_each_protocol! {
+    no_text_can_bring_in_a_field_or_an_event
+    a_mebibyte_of_text_comes_through_live
+    a_mebibyte_of_text_comes_through_as_a_snapshot
+    whoever_missed_a_mebibyte_of_text_gets_past_it
+    beyond_the_bound_streams_are_refused_until_one_leaves
+}
 
 /// Sees that a stream that was open all the time still gets its events, and got nothing else.
 async fn still_well(gateway: &TestGateway, witness: &mut EventSource) {
@@ -23,9 +31,8 @@ async fn witness(gateway: &TestGateway) -> EventSource {
     gateway.open("/api/stream?channel=witness").await
 }
 
-#[tokio::test]
-async fn no_text_can_bring_in_a_field_or_an_event() {
-    let gateway = TestGateway::start().await;
+async fn no_text_can_bring_in_a_field_or_an_event(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut witness = witness(&gateway).await;
     let mut any = gateway.open(ANY).await;
     let mut wrapped = gateway.open("/api/stream?channel=a:*&named=true").await;
@@ -82,9 +89,8 @@ const STATE_AND_LOG: [(&str, &str); 2] = [
     ("/api/stream/alerts?snapshot=true&", "alerts"),
 ];
 
-#[tokio::test]
-async fn a_mebibyte_of_text_comes_through_live() {
-    let gateway = TestGateway::start().await;
+async fn a_mebibyte_of_text_comes_through_live(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     for (path, channel) in STATE_AND_LOG {
         let mut live = gateway.open(path).await;
         gateway.publish(channel, &mebibyte()).await;
@@ -95,9 +101,8 @@ async fn a_mebibyte_of_text_comes_through_live() {
 }
 
 /// One event is always taken in, however large, or whoever comes for it gets nothing ever again.
-#[tokio::test]
-async fn a_mebibyte_of_text_comes_through_as_a_snapshot() {
-    let gateway = TestGateway::start().await;
+async fn a_mebibyte_of_text_comes_through_as_a_snapshot(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     for (path, channel) in STATE_AND_LOG {
         gateway.publish(channel, &mebibyte()).await;
         let mut late = gateway.open(path).await;
@@ -108,9 +113,8 @@ async fn a_mebibyte_of_text_comes_through_as_a_snapshot() {
 }
 
 /// See above. A client may have to come back once more; it may not be stuck.
-#[tokio::test]
-async fn whoever_missed_a_mebibyte_of_text_gets_past_it() {
-    let gateway = TestGateway::start().await;
+async fn whoever_missed_a_mebibyte_of_text_gets_past_it(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let path = "/api/stream/alerts";
     let mut stream = gateway.open(path).await;
     let mut id = stream.last_event_id.clone();
@@ -243,9 +247,9 @@ async fn an_absurd_id_is_a_gap_like_any_other() {
     still_well(&gateway, &mut witness).await;
 }
 
-#[tokio::test]
-async fn beyond_the_bound_streams_are_refused_until_one_leaves() {
-    let gateway = TestGateway::start_with(|settings| settings.server.max_streams = 2).await;
+async fn beyond_the_bound_streams_are_refused_until_one_leaves(protocol: Protocol) {
+    let gateway =
+        TestGateway::start_with(|settings| settings.server.max_streams = 2).await.over(protocol);
     let first = gateway.open(ANY).await;
     let mut second = gateway.open(ANY).await;
     for path in [ANY, "/api/v1/stream/alerts", "/api/stream"] {

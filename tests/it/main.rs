@@ -10,6 +10,7 @@
     clippy::disallowed_methods,
     reason = "a test that cannot go on fails"
 )]
+#![expect(clippy::cognitive_complexity, reason = "every assertion counts as a branch")]
 
 mod support;
 

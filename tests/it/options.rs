@@ -8,9 +8,18 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::support::{EventSource, TestGateway};
+use crate::support::{EventSource, Protocol, TestGateway, over_each_protocol};
 
 const ANY: &str = "/api/stream?channel=a:*&envelope=false";
+
+over_each_protocol! {
+    events_of_a_window_come_together
+    an_end_does_not_wait_for_its_window
+    a_rate_delays_a_log_and_loses_nothing
+    large_data_is_compressed_for_whoever_asks
+    a_batch_is_compressed_as_one
+    silence_is_broken_by_a_comment
+}
 
 fn numbered(channel: &str, count: u32) -> Vec<(&str, Value)> {
     (0..count).map(|n| (channel, json!({"type": "numbered", "n": n}))).collect()
@@ -37,9 +46,8 @@ fn gunzip(data: &Value) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-#[tokio::test]
-async fn events_of_a_window_come_together() {
-    let gateway = TestGateway::start().await;
+async fn events_of_a_window_come_together(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut stream = gateway.open(&format!("{ANY}&batch=100ms")).await;
     for round in 0..3 {
         let events = numbered("a:1", 20);
@@ -68,9 +76,8 @@ async fn a_stream_may_be_declared_with_a_window_and_a_client_may_want_none() {
     }
 }
 
-#[tokio::test]
-async fn an_end_does_not_wait_for_its_window() {
-    let gateway = TestGateway::start().await;
+async fn an_end_does_not_wait_for_its_window(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let stream = gateway.open("/api/stream/jobs/j?batch=10s").await;
     let report = |status: &str| ("job_progress:j", json!({"job_id": "j", "status": status}));
     gateway.publish_all(&[report("processing"), report("completed")]).await;
@@ -97,9 +104,8 @@ async fn a_rate_conflates_state() {
     assert_eq!(back.connected.data["recovered"], true);
 }
 
-#[tokio::test]
-async fn a_rate_delays_a_log_and_loses_nothing() {
-    let gateway = TestGateway::start().await;
+async fn a_rate_delays_a_log_and_loses_nothing(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut stream = gateway.open("/api/stream/alerts?maxRate=50").await;
     gateway.publish_all(&numbered("alerts", 30)).await;
     for n in 0..30 {
@@ -160,9 +166,8 @@ async fn a_log_gives_a_snapshot_to_whoever_asks() {
     assert_eq!(stream.data().await["n"], 1);
 }
 
-#[tokio::test]
-async fn large_data_is_compressed_for_whoever_asks() {
-    let gateway = TestGateway::start().await;
+async fn large_data_is_compressed_for_whoever_asks(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let large = json!({"type": "text", "text": "again and again ".repeat(1000)});
     let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(2000).collect();
     gateway.publish("a:0", &large).await;
@@ -183,9 +188,8 @@ async fn large_data_is_compressed_for_whoever_asks() {
     }
 }
 
-#[tokio::test]
-async fn a_batch_is_compressed_as_one() {
-    let gateway = TestGateway::start().await;
+async fn a_batch_is_compressed_as_one(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut stream = gateway.open(&format!("{ANY}&compress=gzip&batch=1s")).await;
     let mut events = numbered("a:1", 200);
     gateway.publish_all(&events).await;
@@ -198,11 +202,11 @@ async fn a_batch_is_compressed_as_one() {
     }
 }
 
-#[tokio::test]
-async fn silence_is_broken_by_a_comment() {
+async fn silence_is_broken_by_a_comment(protocol: Protocol) {
     let gateway =
         TestGateway::start_with(|settings| settings.server.keep_alive = Duration::from_secs(1))
-            .await;
+            .await
+            .over(protocol);
     let mut raw = gateway.raw(ANY).await;
     let text = raw.until(": keep-alive 2").await;
     let (before, _) = text.split_once(": keep-alive").unwrap();

@@ -93,7 +93,7 @@ async fn the_first_screen_shows_what_comes_out() {
     assert!(shown.len() > 1, "an event at least");
 
     let (_gateway, base) = demo().await;
-    let mut stream = EventSource::open(&format!("{base}{curl}"), None).await;
+    let mut stream = EventSource::open(&format!("{base}{curl}")).await;
     let mut came = stream.connected.data.clone();
     for shown in shown {
         // What is shown is cut: its end closes it.

@@ -73,7 +73,7 @@ impl Process {
 async fn a_signal_ends_it_well_and_tells_open_streams() {
     for signal in ["TERM", "INT"] {
         let mut process = Process::start(&[], &[]).await;
-        let stream = EventSource::open(&process.url("/api/stream/alerts"), None).await;
+        let stream = EventSource::open(&process.url("/api/stream/alerts")).await;
         process.signal(signal);
         let said = stream.rest().await;
         let kinds: Vec<_> = said.iter().map(|message| message.data["type"].clone()).collect();
@@ -129,7 +129,7 @@ async fn secrets_stay_out_of_the_log() {
         let publish = reqwest::Client::new().post(process.url("/api/publish/alerts")).body("{}");
         let answer = within("refusal", publish.bearer_auth("hunter2-key").send()).await.unwrap();
         assert_eq!(answer.status(), 503);
-        let _waits = EventSource::open(&process.url("/api/stream/alerts"), None).await;
+        let _waits = EventSource::open(&process.url("/api/stream/alerts")).await;
         process.stop().await;
         assert!(!process.log().contains("hunter2"), "{}", process.log());
     }
@@ -145,7 +145,7 @@ async fn the_environment_names_redis() {
     })
     .await;
     let mut events =
-        EventSource::open(&process.url("/api/stream?channel=alerts&envelope=false"), None).await;
+        EventSource::open(&process.url("/api/stream?channel=alerts&envelope=false")).await;
     redis.cli(&["--no-auth-warning", "-a", "hunter2", "PUBLISH", "alerts", r#"{"n":1}"#]);
     assert_eq!(events.data().await, json!({"n": 1}));
 }
@@ -172,7 +172,7 @@ async fn the_demo_serves_its_page_and_streams_that_move() {
     wait_for("honesty", async || process.log().contains("simulated")).await;
     let page = reqwest::get(process.url("/")).await.unwrap().text().await.unwrap();
     assert!(page.contains("EventSource") && page.contains("simulated"));
-    let mut job = EventSource::open(&process.url("/api/stream/render-progress/job_1"), None).await;
+    let mut job = EventSource::open(&process.url("/api/stream/render-progress/job_1")).await;
     for _ in 0..3 {
         assert_eq!(job.data().await["type"], "video_render_progress");
     }
@@ -196,7 +196,7 @@ async fn a_job_of_many_reports_can_be_opened_late() {
     // Nobody has asked for the shape of these events before. In a process of its own, because
     // shaping them all at once may take more stack than there is.
     let path = "/api/stream/render-progress/job_1";
-    let mut late = EventSource::open(&process.url(path), None).await;
+    let mut late = EventSource::open(&process.url(path)).await;
     assert_eq!(late.data().await["progress"], 0.5);
     assert_eq!(process.stop().await, 0);
 }

@@ -2,12 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, wait_for};
+use crate::support::{Protocol, TestGateway, over_each_protocol, wait_for};
 
 /// What waits beyond the outbox: the frame that is being written, and what the kernel holds.
 const BEHIND: u32 = 64_100 + 16_384 + 32_768;
 /// More than the kernel's buffers hold, in events of one size.
 const MOST_EVENTS: u64 = 400;
+
+over_each_protocol! {
+    a_log_is_closed_and_resumes_while_others_get_everything
+    a_state_is_conflated_while_others_get_everything
+    an_end_reaches_a_slow_client_too
+}
 
 fn event(n: u64, bytes: usize) -> Value {
     json!({"type": "large", "n": n, "text": "x".repeat(bytes)})
@@ -29,15 +35,15 @@ fn read(text: &str) -> (Vec<u64>, String) {
     (numbers, id)
 }
 
-#[tokio::test]
-async fn a_log_is_closed_and_resumes_while_others_get_everything() {
+async fn a_log_is_closed_and_resumes_while_others_get_everything(protocol: Protocol) {
     const BYTES: usize = 64_000;
     const OUTBOX: u32 = 300_000;
     let gateway = TestGateway::start_with(|settings| {
         settings.outbox.log_bytes = OUTBOX.try_into().unwrap();
         settings.history.events = 1000;
     })
-    .await;
+    .await
+    .over(protocol);
     let path = "/api/stream/alerts";
     let mut fast = gateway.open(path).await;
     let slow = gateway.slow(path).await;
@@ -75,14 +81,14 @@ async fn a_log_is_closed_and_resumes_while_others_get_everything() {
     wait_for("empty outboxes", async || gateway.metric("sluice_outbox_bytes").await < 1.0).await;
 }
 
-#[tokio::test]
-async fn a_state_is_conflated_while_others_get_everything() {
+async fn a_state_is_conflated_while_others_get_everything(protocol: Protocol) {
     const BYTES: usize = 50_000;
     const OUTBOX: u32 = 200_000;
     let gateway = TestGateway::start_with(|settings| {
         settings.outbox.state_bytes = OUTBOX.try_into().unwrap();
     })
-    .await;
+    .await
+    .over(protocol);
     let (path, channel) = ("/api/stream/campaign-metrics/c", "campaign_metrics:c");
     let mut fast = gateway.open(path).await;
     let mut slow = gateway.slow(path).await;
@@ -114,10 +120,9 @@ async fn a_state_is_conflated_while_others_get_everything() {
     slow.until("goes on").await;
 }
 
-#[tokio::test]
-async fn an_end_reaches_a_slow_client_too() {
+async fn an_end_reaches_a_slow_client_too(protocol: Protocol) {
     const BYTES: usize = 50_000;
-    let gateway = TestGateway::start().await;
+    let gateway = TestGateway::start().await.over(protocol);
     let slow = gateway.slow("/api/stream/jobs/j").await;
     let report = |status: &str, text: usize| json!({"job_id": "j", "status": status, "text": "x".repeat(text)});
     let conflated = "sluice_events_conflated_total{class=\"state\"}";

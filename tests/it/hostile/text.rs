@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sluice::settings::Settings;
 
-use crate::support::TestGateway;
+use crate::support::{Protocol, TestGateway, over_each_protocol};
 
 const CONFIG: &str = r#"
     [outbox]
@@ -32,10 +32,15 @@ const CLOSED: &str = "sluice_sessions_closed_total{class=\"text\",reason=\"slow_
 const MOST_EVENTS: u32 = 12_000;
 const CALL: u32 = 200;
 
-async fn gateway() -> TestGateway {
+over_each_protocol! {
+    words_are_merged_for_a_slow_client
+    words_that_cannot_be_merged_are_told_when_the_client_is_back
+}
+
+async fn gateway(protocol: Protocol) -> TestGateway {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), CONFIG).unwrap();
-    TestGateway::start_from(Settings::load(Some(file.path()), []).unwrap()).await
+    TestGateway::start_from(Settings::load(Some(file.path()), []).unwrap()).await.over(protocol)
 }
 
 /// What each member has said, and the id to go on from.
@@ -98,9 +103,8 @@ impl Speakers {
     }
 }
 
-#[tokio::test]
-async fn words_are_merged_for_a_slow_client() {
-    let gateway = gateway().await;
+async fn words_are_merged_for_a_slow_client(protocol: Protocol) {
+    let gateway = gateway(protocol).await;
     let slow = gateway.slow(PATH).await;
     let mut speakers = Speakers { turn: 50, said: 0, texts: BTreeMap::new() };
     speakers.until(&gateway, MERGED).await;
@@ -118,9 +122,8 @@ async fn words_are_merged_for_a_slow_client() {
     assert!(gateway.metric(CLOSED).await < 0.5);
 }
 
-#[tokio::test]
-async fn words_that_cannot_be_merged_are_told_when_the_client_is_back() {
-    let gateway = gateway().await;
+async fn words_that_cannot_be_merged_are_told_when_the_client_is_back(protocol: Protocol) {
+    let gateway = gateway(protocol).await;
     let slow = gateway.slow(PATH).await;
     let mut speakers = Speakers { turn: 1, said: 0, texts: BTreeMap::new() };
     speakers.until(&gateway, CLOSED).await;

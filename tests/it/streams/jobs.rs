@@ -5,11 +5,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::told;
-use crate::support::TestGateway;
+use crate::support::{Protocol, TestGateway, over_each_protocol};
 
 /// What a worker of the reference system really published, as a pattern subscriber of Redis got it:
 /// `pmessage`, the pattern, the channel and the payload, a line each.
 const WORKER_MESSAGES: &str = include_str!("../../fixtures/worker-messages.txt");
+
+over_each_protocol! {
+    a_final_state_published_twice_is_delivered_once
+    a_finished_stream_tells_its_end_to_whoever_comes_late
+    whoever_has_had_the_end_is_told_to_stop
+    a_client_that_missed_the_end_gets_it
+}
 
 /// Publishes the worker's messages, byte for byte, and returns them.
 async fn replay(gateway: &TestGateway) -> Vec<Value> {
@@ -201,9 +208,8 @@ async fn a_retry_takes_the_failure_back() {
     complete(&told[3], "t1", "completed");
 }
 
-#[tokio::test]
-async fn a_final_state_published_twice_is_delivered_once() {
-    let gateway = TestGateway::start().await;
+async fn a_final_state_published_twice_is_delivered_once(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     for option in ["", "?batch=1s", "?maxRate=4", "?compress=gzip", "?named=true"] {
         let name = format!("job{}", option.replace(['?', '='], "_"));
         let stream = gateway.open(&format!("/api/stream/jobs/{name}{option}")).await;
@@ -220,9 +226,8 @@ async fn a_final_state_published_twice_is_delivered_once() {
     }
 }
 
-#[tokio::test]
-async fn a_finished_stream_tells_its_end_to_whoever_comes_late() {
-    let gateway = TestGateway::start().await;
+async fn a_finished_stream_tells_its_end_to_whoever_comes_late(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     for (status, progress) in [("processing", 0.5), ("completed", 1.0), ("completed", 1.0)] {
         gateway.publish("job_progress:j1", &job(status, progress)).await;
     }
@@ -235,9 +240,8 @@ async fn a_finished_stream_tells_its_end_to_whoever_comes_late() {
     }
 }
 
-#[tokio::test]
-async fn whoever_has_had_the_end_is_told_to_stop() {
-    let gateway = TestGateway::start().await;
+async fn whoever_has_had_the_end_is_told_to_stop(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let path = "/api/stream/jobs/j1";
     let live = gateway.open(path).await;
     for (status, progress) in [("processing", 0.5), ("completed", 1.0), ("completed", 1.0)] {
@@ -256,9 +260,8 @@ async fn whoever_has_had_the_end_is_told_to_stop() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_missed_the_end_gets_it() {
-    let gateway = TestGateway::start().await;
+async fn a_client_that_missed_the_end_gets_it(protocol: Protocol) {
+    let gateway = TestGateway::start().await.over(protocol);
     let mut live = gateway.open("/api/stream/jobs/j1").await;
     gateway.publish("job_progress:j1", &job("processing", 0.5)).await;
     let id = live.event().await.id;

@@ -1,14 +1,16 @@
 //! A browser's `EventSource`, as far as tests need it: events with their ids.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 
+use bytes::{Bytes, BytesMut};
 use eventsource_stream::Eventsource;
+use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
+use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 
-use super::gateway::http;
+use super::protocol::Protocol;
 use super::within;
 
 type Events = Pin<Box<dyn Stream<Item = eventsource_stream::Event> + Send>>;
@@ -32,15 +34,12 @@ pub(crate) struct Message {
 
 impl EventSource {
     /// Opens the stream and takes its first event, which must be `connected`.
-    pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Self {
-        Self::ask(http().get(url), last_event_id).await
+    pub(crate) async fn open(url: &str) -> Self {
+        Self::ask(Protocol::Http11.request("GET", url), None).await
     }
 
     /// The same with a request of one's own.
-    pub(crate) async fn ask(
-        mut request: reqwest::RequestBuilder,
-        last_event_id: Option<&str>,
-    ) -> Self {
+    pub(crate) async fn ask(mut request: RequestBuilder, last_event_id: Option<&str>) -> Self {
         request = request.header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -48,10 +47,7 @@ impl EventSource {
         let response = within("open", request.send()).await.unwrap();
         assert_eq!(response.status(), 200, "{}", response.url());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        // A connection that breaks ends the stream, as it does for a browser.
-        let whole = response.bytes_stream().eventsource();
-        let events =
-            Box::pin(whole.take_while(|e| std::future::ready(e.is_ok())).map(Result::unwrap));
+        let events = Box::pin(whole_events(response).eventsource().map(Result::unwrap));
         let last_event_id = last_event_id.unwrap_or_default().to_owned();
         let connected = Message { name: String::new(), id: String::new(), data: Value::Null };
         let mut source = Self { connected, last_event_id, events };
@@ -90,14 +86,26 @@ impl EventSource {
     }
 }
 
+/// The body in pieces that end with an event: given half of one, the parser reads it from its start
+/// again with the next. As for a browser, a connection that breaks ends the stream.
+fn whole_events(response: Response) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    unfold(response, async |mut response| {
+        let mut piece = BytesMut::new();
+        while !piece.ends_with(b"\n\n") {
+            piece.extend(response.chunk().await.ok()??);
+        }
+        Some((Ok(piece.freeze()), response))
+    })
+}
+
 /// A stream as the text it is written in.
 pub(crate) struct RawStream {
-    response: reqwest::Response,
+    response: Response,
     bytes: Vec<u8>,
 }
 
 impl RawStream {
-    pub(super) fn new(response: reqwest::Response) -> Self {
+    pub(super) fn new(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         Self { response, bytes: Vec::new() }
     }
@@ -123,51 +131,5 @@ impl RawStream {
         let chunk = within("more of the stream", self.response.chunk()).await.unwrap();
         self.bytes.extend_from_slice(chunk.as_deref().unwrap_or_default());
         chunk.is_some()
-    }
-}
-
-/// A client that opens a stream and then reads only when it is told to.
-pub(crate) struct SlowReader {
-    socket: TcpStream,
-    text: String,
-}
-
-impl SlowReader {
-    pub(super) async fn open(url: &str) -> Self {
-        let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        // The kernel keeps little for it, so that the gateway soon feels that it does not read.
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut socket = within("connect", socket.connect(host.parse().unwrap())).await.unwrap();
-        // HTTP/1.0, so that the body has no chunks.
-        let request = format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\n\r\n");
-        within("request", socket.write_all(request.as_bytes())).await.unwrap();
-        let mut opened = Self { socket, text: String::new() };
-        opened.until("\n\n").await;
-        opened
-    }
-
-    /// Reads until `end` has come, and returns everything so far.
-    pub(crate) async fn until(&mut self, end: &str) -> &str {
-        let mut new = 0;
-        while !self.text[new..].contains(end) {
-            new = self.text.len().saturating_sub(end.len());
-            assert!(self.more().await, "the stream ended before {end:?} came");
-        }
-        &self.text
-    }
-
-    /// Everything up to the end of the stream.
-    pub(crate) async fn rest(mut self) -> String {
-        while self.more().await {}
-        self.text
-    }
-
-    async fn more(&mut self) -> bool {
-        let mut bytes = Vec::with_capacity(65_536);
-        let read = self.socket.read_buf(&mut bytes);
-        let count = within("more of the stream", read).await.unwrap();
-        self.text.push_str(str::from_utf8(&bytes).expect("ASCII"));
-        count > 0
     }
 }

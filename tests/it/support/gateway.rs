@@ -1,20 +1,23 @@
 //! A gateway in this process, on a free port.
 
-use std::sync::LazyLock;
-
 use axum::Router;
+use reqwest::{Client, ClientBuilder, RequestBuilder};
 use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
-use super::client::{RawStream, SlowReader};
+use super::client::RawStream;
+use super::connection::SlowReader;
+use super::protocol::Protocol;
 use super::{EventSource, wait_for, within};
 
 pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
     base: String,
-    http: reqwest::Client,
+    protocol: Protocol,
+    /// Instead of the one that all share.
+    client: Option<Client>,
 }
 
 impl TestGateway {
@@ -37,12 +40,17 @@ impl TestGateway {
         let scheme = if settings.server.has_tls() { "https" } else { "http" };
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("{scheme}://127.0.0.1:{port}");
-        Self { gateway: Some(gateway), base, http: http() }
+        Self { gateway: Some(gateway), base, protocol: Protocol::Http11, client: None }
+    }
+
+    /// Asked over `protocol` from now on.
+    pub(crate) fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// From now on asked with this client.
-    pub(crate) fn asked_with(&mut self, client: reqwest::ClientBuilder) {
-        self.http = client.build().unwrap();
+    pub(crate) fn asked_with(&mut self, client: ClientBuilder) {
+        self.client = Some(client.build().unwrap());
     }
 
     /// Where it listens.
@@ -76,30 +84,29 @@ impl TestGateway {
     }
 
     /// Sends a request for a stream to read it as text.
-    pub(crate) async fn read(request: reqwest::RequestBuilder) -> RawStream {
+    pub(crate) async fn read(request: RequestBuilder) -> RawStream {
         RawStream::new(within("open", request.send()).await.unwrap())
     }
 
     /// Opens a stream and does not read it.
     pub(crate) async fn slow(&self, path: &str) -> SlowReader {
-        SlowReader::open(&self.url(path)).await
+        SlowReader::open(self.protocol, &self.url(path)).await
     }
 
     /// A request without following what it answers.
-    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
-        self.http.get(self.url(path))
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.request("GET", path)
     }
 
-    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), self.url(path))
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        match &self.client {
+            Some(client) => client.request(method.parse().unwrap(), self.url(path)),
+            None => self.protocol.request(method, &self.url(path)),
+        }
     }
 
-    pub(crate) fn post(
-        &self,
-        path: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> reqwest::RequestBuilder {
-        self.http.post(self.url(path)).body(body)
+    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.request("POST", path).body(body)
     }
 
     /// Publishes one event and sees that it is accepted.
@@ -136,15 +143,4 @@ impl TestGateway {
     pub(crate) fn drain(&mut self) -> impl Future<Output = bool> + use<> {
         self.gateway.take().unwrap().drain()
     }
-}
-
-/// A client that does not reuse connections, so that every request is one of its own. Made once:
-/// reading the system's certificates takes longer than most tests.
-pub(super) fn http() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // Every test may come first.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
-    });
-    CLIENT.clone()
 }

@@ -3,7 +3,9 @@
 mod browser;
 mod certificate;
 mod client;
+mod connection;
 mod gateway;
+mod protocol;
 mod redis;
 
 use std::future::Future;
@@ -13,6 +15,7 @@ pub(crate) use browser::{Page, Proxy, Sighting, Source};
 pub(crate) use certificate::Certificate;
 pub(crate) use client::{EventSource, Message};
 pub(crate) use gateway::TestGateway;
+pub(crate) use protocol::{Protocol, over_each_protocol};
 pub(crate) use redis::Redis;
 
 /// How long anything may take before the test fails. Long: the machines are busy.

@@ -29,6 +29,7 @@ mod readme;
 mod recipes;
 mod redis;
 mod settings;
+mod sockets;
 mod sources;
 mod streams;
 mod tls;

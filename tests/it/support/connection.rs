@@ -35,6 +35,27 @@ impl Connection {
         within("send", self.socket.write_all(text.as_bytes())).await
     }
 
+    /// Takes the head of a stream and its first event.
+    pub(crate) async fn begins(&mut self) {
+        let head = self.until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let first = self.event().await;
+        assert!(first.contains(r#""type":"connected""#), "{first}");
+    }
+
+    /// The text of the next chunk, which is one whole event.
+    pub(crate) async fn event(&mut self) -> String {
+        let chunk = self.chunk().await.expect("a chunk that is not the last");
+        let text = String::from_utf8(chunk.to_vec()).unwrap();
+        assert_eq!(text.find("\n\n"), Some(text.len() - 2), "one event: {text}");
+        text
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn half_close(&mut self) {
+        self.socket.shutdown().await.unwrap();
+    }
+
     /// The next bytes up to `end`, with it.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         let end = end.as_bytes();
@@ -53,12 +74,33 @@ impl Connection {
     pub(crate) async fn chunk(&mut self) -> Option<Bytes> {
         let size = self.until("\r\n").await;
         let size = usize::from_str_radix(size.trim_end(), 16).expect("the size of a chunk");
-        while self.received.len() < size + 2 {
-            assert!(self.more().await.unwrap() > 0, "the connection ended within a chunk");
-        }
-        let chunk = self.received.drain(..size).collect();
-        assert_eq!(self.received.drain(..2).collect::<Vec<_>>(), b"\r\n");
+        let chunk = self.take(size).await;
+        assert_eq!(self.take(2).await, "\r\n", "the end of a chunk");
         (size > 0).then_some(chunk)
+    }
+
+    /// The next so many bytes.
+    pub(crate) async fn take(&mut self, count: usize) -> Bytes {
+        while self.received.len() < count {
+            assert!(self.more().await.unwrap() > 0, "the connection ended too soon");
+        }
+        self.received.drain(..count).collect()
+    }
+
+    /// All that still comes before the connection ends; and an error if it is reset.
+    pub(crate) async fn rest(mut self) -> (String, io::Result<()>) {
+        // Not one by one: as long as the gateway keeps it alive, something comes now and then.
+        let all = async {
+            loop {
+                match self.more().await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let end = within("the connection's end", all).await;
+        (String::from_utf8(self.received).unwrap(), end)
     }
 
     async fn more(&mut self) -> io::Result<usize> {
@@ -67,6 +109,11 @@ impl Connection {
         self.received.extend_from_slice(&bytes[..count]);
         Ok(count)
     }
+}
+
+/// The head of a request over HTTP/1.1.
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: gateway\r\n\r\n")
 }
 
 /// A client that opens a stream and then reads only when it is told to.

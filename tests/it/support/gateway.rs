@@ -8,7 +8,7 @@ use sluice::settings::Settings;
 use tokio::net::TcpListener;
 
 use super::client::RawStream;
-use super::connection::SlowReader;
+use super::connection::{Connection, SlowReader, get};
 use super::protocol::Protocol;
 use super::{EventSource, wait_for, within};
 
@@ -18,6 +18,8 @@ pub(crate) struct TestGateway {
     protocol: Protocol,
     /// Instead of the one that all share.
     client: Option<Client>,
+    /// Those that run while nobody asks for anything.
+    own_tasks: usize,
 }
 
 impl TestGateway {
@@ -40,7 +42,9 @@ impl TestGateway {
         let scheme = if settings.server.has_tls() { "https" } else { "http" };
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("{scheme}://127.0.0.1:{port}");
-        Self { gateway: Some(gateway), base, protocol: Protocol::Http11, client: None }
+        let own_tasks = gateway.stop().running();
+        let gateway = Some(gateway);
+        Self { gateway, base, protocol: Protocol::Http11, client: None, own_tasks }
     }
 
     /// Asked over `protocol` from now on.
@@ -93,6 +97,21 @@ impl TestGateway {
         SlowReader::open(self.protocol, &self.url(path)).await
     }
 
+    /// A connection on which nothing was said yet.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(&self.url("/")).await
+    }
+
+    /// Opens a stream to see how it stands on its connection, which has left hyper: only its shard
+    /// runs for it.
+    pub(crate) async fn socket(&self, path: &str) -> Connection {
+        let mut connection = self.connect().await;
+        connection.send(&get(path)).await.unwrap();
+        connection.begins().await;
+        wait_for("a stream without a task", async || self.tasks() == 0).await;
+        connection
+    }
+
     /// A request without following what it answers.
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.request("GET", path)
@@ -137,6 +156,11 @@ impl TestGateway {
 
     pub(crate) async fn json(&self, path: &str) -> Value {
         self.get(path).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// How many tasks run for clients.
+    pub(crate) fn tasks(&self) -> usize {
+        self.gateway.as_ref().unwrap().stop().running() - self.own_tasks
     }
 
     /// Starts the drain, as SIGTERM does. Resolves when it is over; whether everybody has left.

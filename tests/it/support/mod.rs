@@ -14,6 +14,7 @@ use std::time::Duration;
 pub(crate) use browser::{Page, Proxy, Sighting, Source};
 pub(crate) use certificate::Certificate;
 pub(crate) use client::{EventSource, Message};
+pub(crate) use connection::{Connection, get};
 pub(crate) use gateway::TestGateway;
 pub(crate) use protocol::{Protocol, over_each_protocol};
 pub(crate) use redis::Redis;

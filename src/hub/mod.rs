@@ -46,6 +46,7 @@ use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 use budget::Budget;
 use shard::Shard;
+use wakes::Wakes;
 
 /// Commands that wait for the hub, at most; then their senders wait.
 const COMMANDS: usize = 4096;
@@ -93,11 +94,12 @@ impl Hub {
         stop: &Stop,
     ) -> (Self, Demand) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let budget = Budget::new(settings.backlog, metrics.outbox_bytes.clone());
+        let wakes: Vec<_> = (0..settings.shards.max(1)).map(|_| Arc::<Wakes>::default()).collect();
+        let budgets = Budget::new(settings.backlog, &metrics.outbox_bytes, wakes.clone());
         let mut shards = Vec::new();
-        for index in 0..settings.shards.max(1) {
+        for (index, (budget, wakes)) in budgets.into_iter().zip(wakes).enumerate() {
             let (deliveries, inbox) = mpsc::channel(BATCHES);
-            let shard = Shard::new(index, drain, commands.clone(), budget.clone());
+            let shard = Shard::new(index, drain, commands.clone(), budget, wakes);
             stop.spawn(shard.run(inbox, stop.clone()));
             shards.push(deliveries);
         }

@@ -65,13 +65,14 @@ impl Shard {
         drain: Duration,
         hub: mpsc::Sender<Command>,
         budget: Budget,
+        wakes: Arc<Wakes>,
     ) -> Self {
         Self {
             index,
             drain,
             hub,
             budget,
-            wakes: Arc::default(),
+            wakes,
             topics: Topics::default(),
             subscribers: Slab::new(),
             deadlines: DelayQueue::new(),
@@ -242,7 +243,10 @@ impl Shard {
         behind.sort_unstable();
         let mut shed = 0_usize;
         while self.budget.is_exceeded() {
-            // What remains waits on other shards, which do the same.
+            let most = behind.last().map_or(0, |(backlog, _)| *backlog);
+            if !self.budget.is_furthest(most) {
+                break;
+            }
             let Some((_, key)) = behind.pop() else { break };
             let Some(entry) = self.subscribers.get_mut(key) else { continue };
             entry.subscriber.receive(Signal::Shed, now);

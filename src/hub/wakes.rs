@@ -32,9 +32,14 @@ impl Wakes {
         Arc::new(Seat { wakes: Arc::clone(self), key, woken: AtomicBool::new(false) }).into()
     }
 
-    /// Resolves when somebody has been woken since the last [`Wakes::take`].
+    /// Resolves when somebody has been woken since the last [`Wakes::take`], or the bell was rung.
     pub(super) async fn some(&self) {
         self.bell.notified().await;
+    }
+
+    /// Tells the shard that there is something to see to, for no subscriber in particular.
+    pub(super) fn ring(&self) {
+        self.bell.notify_one();
     }
 
     /// Who has been woken. From here on they can be woken anew.
@@ -52,7 +57,7 @@ impl Wake for Seat {
         if !self.woken.swap(true, Ordering::AcqRel) {
             let wakes = Arc::clone(&self.wakes);
             wakes.woken.lock().push(self);
-            wakes.bell.notify_one();
+            wakes.ring();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod slow;
 mod text;
+mod total;
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ fn event(n: u64, bytes: usize) -> Value {
 }
 
 /// The numbers and the last id of a stream's text.
-fn read(text: &str) -> (Vec<u64>, String) {
+pub(super) fn read(text: &str) -> (Vec<u64>, String) {
     let mut id = String::new();
     let mut numbers = Vec::new();
     for line in text.lines() {

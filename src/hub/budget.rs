@@ -54,6 +54,11 @@ impl Budget {
         self.used.get() > self.bound
     }
 
+    /// Whether twice as much waits as may.
+    pub(super) fn is_exceeded_by_far(&self) -> bool {
+        self.used.get() / 2 > self.bound
+    }
+
     /// Whether nobody on another shard is further behind than the furthest here, for whom `most`
     /// bytes wait. If somebody may be, that shard is told to look.
     pub(super) fn is_furthest(&self, most: usize) -> bool {

@@ -46,6 +46,9 @@ pub(super) struct Shard {
     stopping: bool,
 }
 
+/// How long a subscriber may be behind before it is shed; at once beyond twice the bound.
+const GRACE: Duration = Duration::from_secs(1);
+
 struct Entry {
     subscriber: Box<dyn Subscriber>,
     filters: Arc<[Filter]>,
@@ -54,6 +57,8 @@ struct Entry {
     last: u64,
     /// The bytes that waited for it when it was last asked.
     backlog: usize,
+    /// Since when some have.
+    behind: Option<Instant>,
     dirty: bool,
     /// When the node stops: the moment this client is told.
     stop_at: Option<Instant>,
@@ -148,6 +153,7 @@ impl Shard {
             deadline: None,
             last: 0,
             backlog: 0,
+            behind: None,
             dirty: false,
             stop_at: self.stopping.then(Instant::now),
         };
@@ -230,15 +236,19 @@ impl Shard {
         let backlog = if flow == Flow::Ended { 0 } else { entry.subscriber.backlog() };
         self.budget.change(entry.backlog, backlog);
         entry.backlog = backlog;
+        entry.behind = (backlog > 0).then(|| entry.behind.unwrap_or(now));
         match flow {
             Flow::Continue => entry.schedule(key, &mut self.deadlines),
             Flow::Ended => self.ended.push(key),
         }
     }
 
-    /// Too much waits on this node: those who are furthest behind have to go.
+    /// Too much waits on this node: those who are furthest behind have to go. After a large event
+    /// everybody is behind for a moment, so whoever has just fallen behind is spared while it can be.
     fn shed(&mut self, now: Instant) {
-        let behind = self.subscribers.iter().filter(|(_, entry)| entry.backlog > 0);
+        let spare = if self.budget.is_exceeded_by_far() { Duration::ZERO } else { GRACE };
+        let is_behind = |entry: &Entry| entry.behind.is_some_and(|since| since + spare <= now);
+        let behind = self.subscribers.iter().filter(|(_, entry)| is_behind(entry));
         let mut behind: Vec<_> = behind.map(|(key, entry)| (entry.backlog, key)).collect();
         behind.sort_unstable();
         let mut shed = 0_usize;

@@ -126,6 +126,24 @@ async fn a_client_that_leaves_what_waits_for_it_is_let_go_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_nothing_is_reset() {
+    let gateway = TestGateway::start_with(|settings| {
+        settings.server.keep_alive = FOREVER;
+        settings.server.dead_after = FOREVER;
+        settings.server.stalled_after = Duration::from_secs(1);
+        settings.outbox.log_bytes = 1 << 30;
+    })
+    .await;
+    let stalled = gateway.socket(ANY).await;
+    while gateway.metric(WAITING).await < 1.0 {
+        gateway.publish("a:1", &json!("x".repeat(100_000))).await;
+    }
+    all_let_go(&gateway).await;
+    let (_, end) = stalled.rest().await;
+    assert!(end.is_err(), "what the kernel holds for it is let go as well");
+}
+
+#[tokio::test]
 async fn a_stream_may_follow_another_request_on_its_connection() {
     let gateway = TestGateway::start().await;
     let mut connection = gateway.connect().await;

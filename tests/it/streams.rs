@@ -70,6 +70,7 @@ async fn every_route_answers_under_both_prefixes() {
 
 async fn the_first_event_says_who_and_what(protocol: Protocol) {
     let gateway = TestGateway::start().await.over(protocol);
+    assert_eq!(gateway.get("/livez").send().await.unwrap().version(), protocol.version());
     let stream = gateway.open("/api/stream/render-progress/j7?userId=u").await;
     let first = stream.connected;
     assert_eq!(first.name, "message");

@@ -1,5 +1,7 @@
 //! What waits for all clients together is bounded: those furthest behind go first.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::slow::read;
@@ -46,7 +48,8 @@ impl Crowd {
 
     async fn waiting(&self) -> f64 {
         let waiting = self.gateway.metric(WAITING).await;
-        assert!(waiting <= f64::from(TOTAL + FRAME + 1000), "{waiting}");
+        // Whoever has just fallen behind is spared up to twice as much.
+        assert!(waiting <= f64::from(2 * TOTAL + FRAME + 1000), "{waiting}");
         waiting
     }
 
@@ -89,6 +92,8 @@ async fn the_furthest_behind_is_closed_and_resumes_while_the_others_stay() {
         crowd.fall_behind(client, events).await;
     }
     assert_eq!(crowd.gateway.metric(SHED).await, 0.0);
+    // Behind for as long as makes a laggard.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // It is not for the one that gets the event that is too much, nor for its shard.
     while crowd.gateway.metric(SHED).await < 0.5 {
         crowd.waiting().await;

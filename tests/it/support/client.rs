@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use eventsource_stream::Eventsource;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
-use reqwest::{Response, StatusCode, Version};
+use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 
 use super::protocol::Protocol;
@@ -17,8 +17,6 @@ type Events = Pin<Box<dyn Stream<Item = eventsource_stream::Event> + Send>>;
 
 /// One stream, open.
 pub(crate) struct EventSource {
-    /// The HTTP it came over.
-    pub(super) version: Version,
     pub(crate) connected: Message,
     pub(crate) last_event_id: String,
     events: Events,
@@ -41,22 +39,18 @@ impl EventSource {
     }
 
     /// The same with a request of one's own.
-    pub(crate) async fn ask(
-        mut request: reqwest::RequestBuilder,
-        last_event_id: Option<&str>,
-    ) -> Self {
+    pub(crate) async fn ask(mut request: RequestBuilder, last_event_id: Option<&str>) -> Self {
         request = request.header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
         let response = within("open", request.send()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK, "{}", response.url());
-        let version = response.version();
+        assert_eq!(response.status(), 200, "{}", response.url());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let events = Box::pin(whole_events(response).eventsource().map(Result::unwrap));
         let last_event_id = last_event_id.unwrap_or_default().to_owned();
         let connected = Message { name: String::new(), id: String::new(), data: Value::Null };
-        let mut source = Self { version, connected, last_event_id, events };
+        let mut source = Self { connected, last_event_id, events };
         source.connected = source.next().await.expect("a stream begins with `connected`");
         assert_eq!(source.connected.data["type"], "connected");
         source

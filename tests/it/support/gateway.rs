@@ -1,6 +1,7 @@
 //! A gateway in this process, on a free port.
 
 use axum::Router;
+use reqwest::{Client, ClientBuilder, RequestBuilder};
 use serde_json::{Value, json};
 use sluice::gateway::Gateway;
 use sluice::settings::Settings;
@@ -15,8 +16,8 @@ pub(crate) struct TestGateway {
     gateway: Option<Gateway>,
     base: String,
     protocol: Protocol,
-    /// What it is asked with, if not with a client of the protocol.
-    client: Option<reqwest::Client>,
+    /// Instead of the one that all share.
+    client: Option<Client>,
     /// Those that run while nobody asks for anything.
     own_tasks: usize,
 }
@@ -42,7 +43,8 @@ impl TestGateway {
         let gateway = Gateway::start(settings, listener, Router::new()).unwrap();
         let base = format!("{scheme}://127.0.0.1:{port}");
         let own_tasks = gateway.stop().running();
-        Self { gateway: Some(gateway), base, protocol: Protocol::Http11, client: None, own_tasks }
+        let gateway = Some(gateway);
+        Self { gateway, base, protocol: Protocol::Http11, client: None, own_tasks }
     }
 
     /// Asked over `protocol` from now on.
@@ -51,7 +53,7 @@ impl TestGateway {
     }
 
     /// From now on asked with this client.
-    pub(crate) fn asked_with(&mut self, client: reqwest::ClientBuilder) {
+    pub(crate) fn asked_with(&mut self, client: ClientBuilder) {
         self.client = Some(client.build().unwrap());
     }
 
@@ -72,18 +74,12 @@ impl TestGateway {
 
     /// Opens a stream and takes its first event, `connected`.
     pub(crate) async fn open(&self, path: &str) -> EventSource {
-        self.begin(None, path).await
+        EventSource::ask(self.get(path), None).await
     }
 
     /// Opens a stream as a client that comes back.
     pub(crate) async fn resume(&self, path: &str, last_event_id: &str) -> EventSource {
-        self.begin(Some(last_event_id), path).await
-    }
-
-    async fn begin(&self, last_event_id: Option<&str>, path: &str) -> EventSource {
-        let source = EventSource::ask(self.get(path), last_event_id).await;
-        assert!(self.client.is_some() || source.version == self.protocol.version());
-        source
+        EventSource::ask(self.get(path), Some(last_event_id)).await
     }
 
     /// Opens a stream to read it as text.
@@ -92,7 +88,7 @@ impl TestGateway {
     }
 
     /// Sends a request for a stream to read it as text.
-    pub(crate) async fn read(request: reqwest::RequestBuilder) -> RawStream {
+    pub(crate) async fn read(request: RequestBuilder) -> RawStream {
         RawStream::new(within("open", request.send()).await.unwrap())
     }
 
@@ -117,22 +113,18 @@ impl TestGateway {
     }
 
     /// A request without following what it answers.
-    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.request("GET", path)
     }
 
-    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
         match &self.client {
             Some(client) => client.request(method.parse().unwrap(), self.url(path)),
             None => self.protocol.request(method, &self.url(path)),
         }
     }
 
-    pub(crate) fn post(
-        &self,
-        path: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> reqwest::RequestBuilder {
+    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.request("POST", path).body(body)
     }
 

@@ -6,7 +6,7 @@
 //!        deadlines ──┘
 //! ```
 //!
-//! Nothing here waits for a subscriber, and no lock is taken on an event's way.
+//! Nothing here waits for a subscriber, and nothing here is shared with another shard but counts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //!
 //! A session knows no protocol and never waits. What the client has not read yet stands in its
 //! outbox, whose bound and overflow policy are those of the stream's delivery class. One shard owns
-//! the session with all that belongs to it, so there is no lock.
+//! the session with all that belongs to it.
 
 mod close;
 mod marks;

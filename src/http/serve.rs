@@ -179,14 +179,16 @@ async fn speak_http(
     tokio::pin!(silent, stopped);
     let mut stopping = false;
     poll_fn(|context| {
-        if let Poll::Ready(result) = served.as_mut().poll(context) {
+        let ended = served.as_mut().poll(context);
+        // First: a stream that may leave when hyper ends is told no other way that its client is gone.
+        if let Poll::Ready(leave) = exit.poll_leave(context) {
+            return Poll::Ready(Some(leave));
+        }
+        if let Poll::Ready(result) = ended {
             if let Err(error) = result {
                 tracing::trace!(%error, "connection ended");
             }
             return Poll::Ready(None);
-        }
-        if let Poll::Ready(leave) = exit.poll_leave(context) {
-            return Poll::Ready(Some(leave));
         }
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;

@@ -1,6 +1,8 @@
 //! The hand-over from history to live: whoever subscribes while events are published gets every
 //! event after its start, once and in order, or is told of a gap.
 
+mod spread;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -159,11 +159,13 @@ impl Slot {
         {
             return;
         }
+        // Whoever has not had a word gets another answer.
+        let answered = !matches!(state.stage, Stage::Silent);
         state.stage = Stage::Cut;
         state.frames = VecDeque::new();
         state.bytes = 0;
         state.wake_reader();
-        if let Some(exit) = &self.exit {
+        if let Some(exit) = self.exit.as_ref().filter(|_| answered) {
             exit.cut();
         }
     }
@@ -264,5 +266,21 @@ impl Drop for Body {
         state.frames = VecDeque::new();
         state.bytes = 0;
         state.wake_session();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_turned_away_can_be_answered() {
+        let exit = Exit::default();
+        let slot = Arc::new(Slot::new(Some(exit.of_request(true))));
+        let body = Body::new(Arc::clone(&slot));
+        slot.cut();
+        assert_eq!(body.opening().await, Opening::TurnedAway);
+        let leave = exit.poll_leave(&Context::from_waker(Waker::noop()));
+        assert!(leave.is_pending(), "the connection is not cut");
     }
 }

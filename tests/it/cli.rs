@@ -9,6 +9,7 @@ use sluice::settings::Settings;
 use tokio::process::Command;
 
 use crate::support::{Certificate, TestGateway, within};
+pub(crate) use serving::Process;
 
 /// The binary, without settings from the surroundings of the test.
 fn sluice(arguments: &[&str]) -> Command {

@@ -16,6 +16,7 @@ mod support;
 
 mod admin;
 mod browser;
+mod churn;
 mod cli;
 mod continuity;
 mod dashboards;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Connection, TestGateway, get, wait_for};
+use crate::support::{Connection, TestGateway, get};
 
 const ANY: &str = "/api/stream?channel=a:*&envelope=false";
 const JOB: &str = "/api/stream/jobs/j";
@@ -39,18 +39,6 @@ async fn ends(gateway: &TestGateway, mut connection: Connection) {
 async fn ends_well(connection: Connection) {
     let (rest, end) = connection.rest().await;
     assert_eq!((&*rest, end.is_ok()), ("", true));
-}
-
-/// Waits until nothing is left of any stream. The connection that asks is the only one.
-async fn all_let_go(gateway: &TestGateway) {
-    for (metric, rest) in [
-        ("sluice_sessions{stream=\"any\",transport=\"sse\"}", 0.0),
-        ("sluice_connections", 1.0),
-        (WAITING, 0.0),
-        ("sluice_subscriptions", 0.0),
-    ] {
-        wait_for(metric, async || gateway.metric(metric).await == rest).await;
-    }
 }
 
 #[tokio::test]
@@ -100,17 +88,17 @@ async fn who_talks_all_the_time_is_cut() {
         Ok::<(), std::io::Error>(())
     };
     assert!(sent.await.is_err(), "the connection is cut");
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_is_let_go_at_once() {
     let gateway = patient().await;
     drop(gateway.socket(ANY).await);
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
     let mut half = gateway.socket(ANY).await;
     half.half_close().await;
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
     ends_well(half).await;
 }
 
@@ -122,7 +110,7 @@ async fn a_client_that_leaves_what_waits_for_it_is_let_go_at_once() {
         gateway.publish("a:1", &json!("x".repeat(100_000))).await;
     }
     drop(stalled);
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
 }
 
 #[tokio::test]
@@ -138,7 +126,7 @@ async fn a_client_that_reads_nothing_is_reset() {
     while gateway.metric(WAITING).await < 1.0 {
         gateway.publish("a:1", &json!("x".repeat(100_000))).await;
     }
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
     let (_, end) = stalled.rest().await;
     assert!(end.is_err(), "what the kernel holds for it is let go as well");
 }
@@ -206,7 +194,7 @@ async fn the_head_of_a_stream_alone_opens_none() {
     let head = connection.until("\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "no body stands before it: {head}");
     drop(connection);
-    all_let_go(&gateway).await;
+    gateway.nothing_stays().await;
 }
 
 /// Publishes some events, some of them large, with texts that are nowhere the same.

@@ -13,7 +13,7 @@ use super::sluice;
 use crate::support::{EventSource, Redis, wait_for, within};
 
 /// A gateway in a process of its own, and what it logs.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     base: String,
@@ -21,7 +21,7 @@ struct Process {
 
 impl Process {
     /// Starts on a free port and waits until the log says which.
-    async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = sluice(arguments)
             .env("SLUICE__SERVER__BIND", "127.0.0.1:0")
             .env("SLUICE__SERVER__DRAIN", "100ms")
@@ -51,7 +51,7 @@ impl Process {
         self.log.lock().join("\n")
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 

@@ -112,23 +112,27 @@ impl RawStream {
 
     /// Reads until `end` has come, and returns everything so far.
     pub(crate) async fn until(&mut self, end: &str) -> String {
-        loop {
-            let text = String::from_utf8_lossy(&self.bytes);
-            if text.contains(end) {
-                return text.into_owned();
+        // Not read by read: a stream that is kept alive always says something.
+        within(end, async {
+            loop {
+                let text = String::from_utf8_lossy(&self.bytes);
+                if text.contains(end) {
+                    return text.into_owned();
+                }
+                assert!(self.more().await, "the stream ended before {end:?} came");
             }
-            assert!(self.more().await, "the stream ended before {end:?} came");
-        }
+        })
+        .await
     }
 
     /// Everything up to the end of the stream. A connection that breaks fails the test.
     pub(crate) async fn rest(mut self) -> String {
-        while self.more().await {}
+        within("the stream's end", async { while self.more().await {} }).await;
         String::from_utf8(self.bytes).unwrap()
     }
 
     async fn more(&mut self) -> bool {
-        let chunk = within("more of the stream", self.response.chunk()).await.unwrap();
+        let chunk = self.response.chunk().await.unwrap();
         self.bytes.extend_from_slice(chunk.as_deref().unwrap_or_default());
         chunk.is_some()
     }

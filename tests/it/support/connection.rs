@@ -89,7 +89,6 @@ impl Connection {
 
     /// All that still comes before the connection ends; and an error if it is reset.
     pub(crate) async fn rest(mut self) -> (String, io::Result<()>) {
-        // Not one by one: as long as the gateway keeps it alive, something comes now and then.
         let all = async {
             loop {
                 match self.more().await {
@@ -136,22 +135,25 @@ impl SlowReader {
 
     /// Reads until `end` has come, and returns everything so far.
     pub(crate) async fn until(&mut self, end: &str) -> &str {
-        let mut new = 0;
-        while !self.text[new..].contains(end) {
-            new = self.text.len().saturating_sub(end.len());
-            assert!(self.more().await, "the stream ended before {end:?} came");
-        }
+        within(end, async {
+            let mut new = 0;
+            while !self.text[new..].contains(end) {
+                new = self.text.len().saturating_sub(end.len());
+                assert!(self.more().await, "the stream ended before {end:?} came");
+            }
+        })
+        .await;
         &self.text
     }
 
     /// Everything up to the end of the stream.
     pub(crate) async fn rest(mut self) -> String {
-        while self.more().await {}
+        within("the stream's end", async { while self.more().await {} }).await;
         self.text
     }
 
     async fn more(&mut self) -> bool {
-        let bytes = within("more of the stream", self.body.next()).await;
+        let bytes = self.body.next().await;
         self.text.push_str(str::from_utf8(bytes.as_deref().unwrap_or_default()).expect("ASCII"));
         bytes.is_some()
     }

@@ -47,6 +47,11 @@ impl TestGateway {
         Self { gateway, base, protocol: Protocol::Http11, client: None, own_tasks }
     }
 
+    /// One that runs elsewhere.
+    pub(crate) fn at(base: String) -> Self {
+        Self { gateway: None, base, protocol: Protocol::Http11, client: None, own_tasks: 0 }
+    }
+
     /// Asked over `protocol` from now on.
     pub(crate) fn over(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
@@ -152,6 +157,20 @@ impl TestGateway {
         let page = self.get("/metrics").send().await.unwrap().text().await.unwrap();
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until nothing is left of any stream. The connection that asks is the only one.
+    pub(crate) async fn nothing_stays(&self) {
+        for (metric, rest) in [
+            ("sluice_sessions{stream=\"any\",transport=\"sse\"}", 0.0),
+            ("sluice_connections", 1.0),
+            ("sluice_outbox_bytes", 0.0),
+            ("sluice_subscriptions", 0.0),
+            ("sluice_subscribed_topics", 0.0),
+            ("sluice_openings_waiting", 0.0),
+        ] {
+            wait_for(metric, async || self.metric(metric).await == rest).await;
+        }
     }
 
     pub(crate) async fn json(&self, path: &str) -> Value {

@@ -66,7 +66,8 @@ async fn churn(gateway: &TestGateway) {
     gateway.nothing_stays().await;
     let left = "sluice_sessions_closed_total{class=\"log\",reason=\"client_gone\"}";
     let left = gateway.metric(left).await;
-    assert!(left > 400.0, "of {STREAMS}, only {left} had begun");
+    // A third waits for its first words; how many of the others get as far is a matter of chance.
+    assert!(left > 300.0, "of {STREAMS}, only {left} had begun");
 }
 
 #[tokio::test]

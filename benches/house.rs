@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice::event::{Channel, Epoch, Event, Filter, Payload};
 use sluice::hub::{
-    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, Resume,
+    Arrival, ChannelBounds, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, Resume,
     SnapshotBounds, Subscriber,
 };
 use sluice::settings::Settings;
@@ -96,13 +96,15 @@ fn hub_settings(settings: &Settings) -> HubSettings {
         shards: 1,
         backlog: settings.outbox.total_bytes,
         history: HistoryBounds {
-            events: history.events,
-            channel_bytes: history.channel_bytes,
+            channel: ChannelBounds {
+                events: history.events,
+                bytes: history.channel_bytes,
+                age: history.age,
+            },
             bytes: history.bytes,
-            age: history.age,
         },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
-        keys: Vec::new(),
+        rules: Arc::from([]),
         linger: Lingering {
             time: settings.events.linger,
             channels: settings.events.linger_channels,

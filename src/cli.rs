@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::council::Council;
 use crate::http::{PREFIXES, parse_query};
 use crate::settings::{Faults, Settings};
 use crate::source::{Embedded, StateKeys};
@@ -122,6 +123,9 @@ pub fn check(settings: &Settings, explain: Option<&str>) -> Result<(), Failure> 
         return say(&explain_url(settings, url)?);
     }
     say("the settings are right")?;
+    for missing in Council::missing(&settings.council) {
+        say(&format!("note: a member of the council cannot be asked: {missing}"))?;
+    }
     if settings.publish.enabled && !settings.publish_open() {
         say(
             "note: publishing is closed until publish.api_key is set, for server.bind is not a loopback address",
@@ -145,9 +149,13 @@ fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
         "" => Embedded::standing(),
         _ => settings.redis.standing(),
     };
-    let params = Params::new(parameters, parse_query(query));
+    let mut params = Params::new(parameters, parse_query(query));
+    if stream.council.is_some() && params.get("runId").is_none() {
+        params = params.with("runId", "{runId}");
+    }
     let filters = stream
-        .filters(&params, &standing)
+        .check(&params)
+        .and_then(|()| stream.filters(&params, &standing))
         .map_err(|error| Failure::Usage(format!("stream {}: {error}", stream.name)))?;
 
     // Only Redis has keys.
@@ -163,6 +171,13 @@ fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
             if stream.snapshot { "the last events, for clients that come late" } else { "none" }
         ),
     ];
+    if let Some(council) = &stream.council {
+        let seats = if council.seats == 0 { usize::MAX } else { council.seats };
+        let members: Vec<_> =
+            settings.council.members.iter().take(seats).map(String::as_str).collect();
+        let members = if members.is_empty() { "nobody".to_owned() } else { members.join(", ") };
+        lines.push(format!("council   {members} (prompt {})", council.prompt));
+    }
     for filter in &*filters {
         let heard = match standing.iter().find(|pattern| pattern.covers(filter)) {
             Some(pattern) => format!("heard at all times by {pattern}"),

@@ -10,11 +10,12 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
+use crate::council::{self, Council};
 use crate::event::ChannelPattern;
 use crate::http::{self, App, Proxies, Tls, TlsError};
 use crate::hub::{
-    GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, KeyRule, Lingering,
-    SnapshotBounds,
+    ChannelBounds, ChannelRule, GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings,
+    Lingering, SnapshotBounds,
 };
 use crate::session::{CloseReason, Quota, Refused, Registry};
 use crate::settings::{DeliveryClass, RedisSection, Settings};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The gateway's own certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Members of the council cannot be asked.
+    #[error("council: {0}")]
+    Council(#[from] reqwest::Error),
     /// The listener has no address.
     #[error("listener: {0}")]
     Listener(io::Error),
@@ -88,6 +92,13 @@ impl Gateway {
         let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes };
         let inlet = hub.inlet(name, inlet_settings, &metrics);
         let source = source(redis, &inlet, settings.publish.idempotency_window);
+        let council = Council::new(
+            &settings.council,
+            source.publisher(),
+            inlet.connections(),
+            &metrics,
+            &stop,
+        )?;
 
         let app = Arc::new(App {
             hub,
@@ -95,6 +106,7 @@ impl Gateway {
             source: name,
             standing,
             streams,
+            council,
             registry: Registry::new(settings.server.max_streams, &metrics),
             quota: Quota::new(&settings.limits, &metrics),
             proxies: Proxies::new(settings.server.proxies()),
@@ -176,6 +188,9 @@ fn begin_at_zero(metrics: &Metrics) {
         }
         metrics.events_conflated_total.with_label_values(&[class.as_str()]).reset();
     }
+    for status in council::run_ends() {
+        metrics.council_runs_total.with_label_values(&[status]).reset();
+    }
     for reason in ["channel", "payload"] {
         metrics.events_dropped_total.with_label_values(&[reason]).reset();
     }
@@ -217,22 +232,41 @@ fn hub_settings(
 ) -> HubSettings {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let (history, snapshot) = (&settings.history, &settings.snapshot);
-    let keys = streams.keys().into_iter().map(|(channels, field)| KeyRule { channels, field });
     HubSettings {
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
         backlog: settings.outbox.total_bytes,
         history: HistoryBounds {
-            events: history.events,
-            channel_bytes: history.channel_bytes,
+            channel: ChannelBounds {
+                events: history.events,
+                bytes: history.channel_bytes,
+                age: history.age,
+            },
             bytes: history.bytes,
-            age: history.age,
         },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
-        keys: keys.collect(),
+        rules: channel_rules(streams),
         linger: Lingering {
             time: settings.events.linger,
             channels: settings.events.linger_channels,
         },
         standing,
     }
+}
+
+/// What the declared streams say about their channels.
+fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
+    let rules = streams.iter().flat_map(|stream| {
+        let history = stream.history.map(|history| ChannelBounds {
+            events: history.events,
+            bytes: history.channel_bytes,
+            age: history.age,
+        });
+        stream.patterns().map(move |channels| ChannelRule {
+            channels,
+            history,
+            key: stream.key.clone(),
+            text: stream.text.clone(),
+        })
+    });
+    rules.filter(|rule| rule.says_something()).collect()
 }

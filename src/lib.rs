@@ -28,6 +28,8 @@ pub mod wire;
 
 pub mod streams;
 
+pub mod council;
+
 pub mod http;
 
 pub mod telemetry;

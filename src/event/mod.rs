@@ -10,6 +10,7 @@ mod frame;
 mod payload;
 mod position;
 mod shape;
+mod text;
 mod time;
 
 use std::sync::Weak;
@@ -22,7 +23,8 @@ pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
 pub use frame::{Frame, FrameCache, Variant};
 pub use payload::{Fields, Payload, PayloadError};
 pub use position::{Epoch, Position, PositionError};
-pub use shape::{End, Run, Shape, ShapeId, Shaped};
+pub use shape::{End, Outcome, Run, Shape, ShapeId, Shaped};
+pub use text::{TextSoFar, merge};
 pub use time::{now, timestamp};
 
 use shape::ShapeCache;

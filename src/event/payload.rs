@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -45,6 +46,11 @@ impl Payload {
             return Ok(Self(text.replace(['\r', '\n'], " ").into()));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The JSON of `value`. `None` when it has none, such as a map whose keys are no texts.
+    pub fn of(value: &impl Serialize) -> Option<Self> {
+        serde_json::to_string(value).ok().map(|json| Self(json.into()))
     }
 
     /// The JSON text.

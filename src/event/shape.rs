@@ -40,6 +40,8 @@ pub struct Shaped {
     pub json: Arc<str>,
     /// The type of the event, for clients that want it as the SSE event name.
     pub kind: Option<Box<str>>,
+    /// Whether it has that name for all clients: those that do not know it are not to see it.
+    pub is_notice: bool,
     /// Tells things apart that share a channel: only an event of the same key replaces this one.
     pub key: Option<Box<str>>,
     /// Set when the stream is over with this event.
@@ -68,10 +70,19 @@ pub struct Run {
 /// A stream is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// The `data` of the `complete` event: JSON on one line.
-    pub data: Arc<str>,
+    /// What is said last.
+    pub outcome: Outcome,
     /// How long another event of the channel may still take the end back.
     pub grace: Duration,
+}
+
+/// How a stream ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With `complete` and this data: JSON on one line.
+    Complete(Arc<str>),
+    /// With `error` and this text for people.
+    Failed(Arc<str>),
 }
 
 impl Shaped {
@@ -80,6 +91,7 @@ impl Shaped {
         Self {
             json,
             kind: None,
+            is_notice: false,
             key: None,
             end: None,
             run: None,

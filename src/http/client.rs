@@ -1,12 +1,14 @@
-//! Whose request it is: the peer of the connection, or whom a trusted proxy says it speaks for.
+//! Whose request it is: the peer of the connection, or whom a trusted proxy says it speaks for; and
+//! whether a page of somebody else's has a browser send it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
 use crate::session::Client;
+use crate::settings::ServerSettings;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,25 @@ impl Proxies {
 
     fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Whether a page of an origin that the settings do not name has sent it. What browsers say of it
+/// (Fetch Metadata) counts more than a host's name, which a proxy may have changed.
+pub(super) fn is_foreign(headers: &HeaderMap, settings: &ServerSettings) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let origin = text(header::ORIGIN);
+    let known = |known: &String| known == "*" || origin == Some(known);
+    if settings.cors_origins.iter().any(known) {
+        return false;
+    }
+    match text(HeaderName::from_static("sec-fetch-site")) {
+        Some("same-origin" | "none") => false,
+        Some(_) => true,
+        None => origin.is_some_and(|origin| {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_none() || host != text(header::HOST)
+        }),
     }
 }
 

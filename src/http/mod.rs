@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod council;
 mod options;
 mod problem;
 mod publish;
@@ -18,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -28,6 +29,7 @@ pub use serve::{over, serve};
 pub use stream::parse_query;
 pub use tls::{Tls, TlsError};
 
+use crate::council::Council;
 use crate::event::ChannelPattern;
 use crate::hub::{Hub, Inlet};
 use crate::session::{Quota, Registry};
@@ -55,6 +57,7 @@ pub struct App {
     /// What the source listens to at all times.
     pub standing: Vec<ChannelPattern>,
     pub streams: Streams,
+    pub council: Council,
     pub registry: Registry,
     pub quota: Quota,
     pub proxies: Proxies,
@@ -110,11 +113,22 @@ fn api(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/publish/{*channel}", post(publish::one))
         .layer(limit)
         .route("/realtime/stats", get(admin::stats));
+    let mut council = Router::new()
+        .route("/council", post(council::begin))
+        .route("/council/{run}", get(council::state).delete(council::stop))
+        .route("/council/{run}/members/{member}", delete(council::stop_member));
     for declared in app.streams.iter() {
-        let door = StreamDoor::new(app, declared);
-        router = router.route(&declared.path, get(stream::open).with_state(door));
+        let (path, door) = (&declared.path, StreamDoor::new(app, declared));
+        if declared.council.is_some() {
+            let opened = get(stream::open).post(stream::open_with_body);
+            council = council.route(path, opened.with_state(door));
+        } else {
+            router = router.route(path, get(stream::open).with_state(door));
+        }
     }
-    router
+    // A question in JSON is longer than its words.
+    let limit = app.settings.council.max_input_bytes.saturating_mul(2);
+    router.merge(council.layer(DefaultBodyLimit::max(limit)))
 }
 
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::council::Refusal;
 use crate::event::{ChannelError, PayloadError};
 use crate::hub::Stopped;
 use crate::session::Refused;
@@ -68,6 +69,23 @@ impl From<Refused> for Problem {
             Refused::StreamsPerAddress | Refused::Held => StatusCode::TOO_MANY_REQUESTS,
         };
         Self { retry_after: Some(1), ..Self::new(status, refused.to_string()) }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NoMembers(_) | Refusal::Full | Refusal::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::FullForClient => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Unknown => StatusCode::NOT_FOUND,
+        };
+        let passes =
+            matches!(refusal, Refusal::Full | Refusal::FullForClient | Refusal::Unavailable);
+        Self { retry_after: passes.then_some(5), ..Self::new(status, refusal.to_string()) }
     }
 }
 

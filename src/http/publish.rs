@@ -94,7 +94,7 @@ async fn publish(app: &App, publications: Vec<Publication>) -> Result<Response, 
 /// Asked before the body is read: who may not publish cannot make the gateway hold bytes.
 pub(super) struct MayPublish {
     /// The `Idempotency-Key` that came along.
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 impl FromRequestParts<Arc<App>> for MayPublish {

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, RawPathParams, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::App;
 use super::client::Peer;
+use super::council::{self, Wanted};
 use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
-use crate::session::{Connected, OutboxSettings, Outgoing, Pass, Plan, Session, Windows};
+use crate::session::{
+    Client, Connected, OutboxSettings, Outgoing, Pass, Plan, Session, Ticket, Windows,
+};
 use crate::settings::DeliveryClass;
-use crate::streams::{Declared, Params, RequestError};
+use crate::streams::{Declared, Pairs, Params, RequestError};
 use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
 
 /// How long a client waits for the source before its stream begins without it.
@@ -65,35 +68,118 @@ impl Face {
     }
 }
 
+/// What a request for a stream is made of.
+pub(super) struct Asked {
+    path: Pairs,
+    query: Pairs,
+    headers: HeaderMap,
+    client: Client,
+    exit: Option<Exit>,
+}
+
+impl FromRequestParts<Arc<StreamDoor>> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        door: &Arc<StreamDoor>,
+    ) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, door).await?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let Some(&peer) = parts.extensions.get::<Peer>() else {
+            return Err(Problem::bad_request("nobody knows where this comes from"));
+        };
+        Ok(Self {
+            path,
+            query: parse_query(parts.uri.query().unwrap_or_default()),
+            client: door.app.proxies.client(peer, &parts.headers),
+            exit: parts.extensions.get::<Exit>().cloned(),
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
 pub(super) async fn open(
     State(door): State<Arc<StreamDoor>>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    RawQuery(query): RawQuery,
-    (Extension(peer), exit): (Extension<Peer>, Option<Extension<Exit>>),
-    headers: HeaderMap,
+    method: Method,
+    asked: Asked,
 ) -> Result<Response, Problem> {
+    if method == Method::HEAD {
+        return Ok(event_stream(Body::empty()));
+    }
+    answer(&door, asked).await
+}
+
+/// The parameters stand in the body: for questions that are too long for a URL.
+pub(super) async fn open_with_body(
+    State(door): State<Arc<StreamDoor>>,
+    mut asked: Asked,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    asked.query.extend(council::fields(&body?)?);
+    answer(&door, asked).await
+}
+
+async fn answer(door: &StreamDoor, asked: Asked) -> Result<Response, Problem> {
     let (app, stream) = (&door.app, &door.stream);
-    let path = path?;
-    let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let params = Params::new(path, parse_query(query.as_deref().unwrap_or_default()));
-    let asked = StreamOptions::read(stream, &params, &headers)
-        .and_then(|options| Ok((options, stream.filters(&params, &app.standing)?)));
+    let Asked { path, query, headers, client, exit } = asked;
+    let params = Params::new(path, query);
+    let sought = sought(door, &params, &headers, client);
     // However it is asked for, a stream of the same channels is the same.
-    let same = asked.as_ref().ok().map(|(_, filters)| Arc::clone(filters));
-    let client = app.proxies.client(peer, &headers);
+    let same = sought.as_ref().ok().map(|(_, sought)| sought);
     let pass = tokio::select! {
         biased;
         () = app.stop.requested() => return Ok(come_back(stream)),
         // Held before anything is read for it, so that it begins with what is newest then.
         pass = app.quota.enter(client, (&stream.name, same)) => pass?,
     };
-    match asked {
-        Ok((options, filters)) => {
-            let exit = exit.map(|Extension(exit)| exit);
-            begin(&door, options, filters, exit, pass).await
+    let (options, sought) = match sought {
+        Ok(sought) => sought,
+        Err(text) => return refuse(app, stream, &text, pass),
+    };
+    let (filters, viewer) = match sought {
+        Sought::Channels(filters) => (filters, None),
+        Sought::Run(wanted) => {
+            let watched = wanted.watch(app, &headers).await?;
+            let params = params.with(council::RUN, &watched.run);
+            match stream.filters(&params, &app.standing) {
+                Ok(filters) => (filters, watched.viewer),
+                Err(error) => return refuse(app, stream, &error.to_string(), pass),
+            }
         }
-        Err(error) => refuse(app, stream, &error, pass),
+    };
+    let mut ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
+    if let Some(viewer) = viewer {
+        ticket.hold(viewer);
     }
+    begin(door, options, filters, exit, ticket).await
+}
+
+/// What a client wants to hear.
+#[derive(Hash)]
+enum Sought {
+    Channels(Arc<[Filter]>),
+    Run(Wanted),
+}
+
+/// Reads what a client asks for. What is wrong is a text for it.
+fn sought(
+    door: &StreamDoor,
+    params: &Params,
+    headers: &HeaderMap,
+    client: Client,
+) -> Result<(StreamOptions, Sought), String> {
+    let (app, stream) = (&door.app, &door.stream);
+    let text = |error: RequestError| error.to_string();
+    let options = StreamOptions::read(stream, params, headers).map_err(text)?;
+    if let Some(council) = &stream.council {
+        let asks = (&**stream, council);
+        let wanted = Wanted::read(app, asks, params, (client, options.resume));
+        return Ok((options, Sought::Run(wanted.map_err(|refusal| refusal.to_string())?)));
+    }
+    stream.check(params).map_err(text)?;
+    let filters = stream.filters(params, &app.standing).map_err(text)?;
+    Ok((options, Sought::Channels(filters)))
 }
 
 async fn begin(
@@ -101,10 +187,9 @@ async fn begin(
     options: StreamOptions,
     filters: Arc<[Filter]>,
     exit: Option<Exit>,
-    pass: Pass,
+    ticket: Ticket,
 ) -> Result<Response, Problem> {
     let app = &door.app;
-    let ticket = app.registry.enter(TRANSPORT, &door.stream.name, pass)?;
     let face = if options.envelope { &door.shaped } else { &door.bare };
     let leaves = exit.as_ref().is_some_and(Exit::leads_to_socket);
     let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
@@ -173,7 +258,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
 fn refuse(
     app: &App,
     stream: &Declared,
-    error: &RequestError,
+    error: &str,
     pass: Pass,
 ) -> Result<Response, Problem> {
     let ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
@@ -184,7 +269,7 @@ fn refuse(
         recovered: false,
         position: None,
     };
-    let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_string())];
+    let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_owned())];
     let bytes: Vec<u8> = said.iter().flat_map(|said| wire.encode(said).body()).collect();
     Ok(event_stream(Body::from(bytes)))
 }

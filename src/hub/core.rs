@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::coverage::{Coverage, Lingering};
 use super::demand::Demand;
 use super::history::{History, HistoryBounds, Missed};
-use super::snapshot::{KeyRule, SnapshotBounds, Snapshots};
+use super::rule::ChannelRule;
+use super::snapshot::{SnapshotBounds, Snapshots};
 use super::subscriber::{Gap, GapReason, StartFrom, Subscriber};
 use super::topics::Topics;
 use crate::event::{Channel, ChannelPattern, Epoch, Event, Filter, Payload, Position};
@@ -31,8 +32,8 @@ pub struct HubSettings {
     pub history: HistoryBounds,
     /// How much is kept for those who come late.
     pub snapshot: SnapshotBounds,
-    /// Channels that carry the state of several things.
-    pub keys: Vec<KeyRule>,
+    /// What is special about some channels.
+    pub rules: Arc<[ChannelRule]>,
     /// Until when a channel that nobody listens to any more is still listened to, so that a client
     /// that returns misses nothing.
     pub linger: Lingering,
@@ -103,8 +104,8 @@ impl Core {
         Self {
             epoch: Epoch::random(),
             sequence: 0,
-            history: History::new(settings.history),
-            snapshots: Snapshots::new(settings.snapshot, settings.keys),
+            history: History::new(settings.history, Arc::clone(&settings.rules)),
+            snapshots: Snapshots::new(settings.snapshot, settings.rules),
             coverage: Coverage::new(settings.standing, settings.linger, demand),
             interest: Topics::default(),
             load: vec![0; settings.shards.max(1)],

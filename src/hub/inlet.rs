@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::IntCounter;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Command, Stopped};
 use crate::event::{Channel, Filter, Payload};
@@ -32,6 +32,8 @@ pub struct Inlet {
     /// Channels whose bad payloads have been logged. Bounded by [`LOGGED`].
     logged: Arc<Mutex<HashSet<String>>>,
     connected: Arc<AtomicBool>,
+    /// How often the source has been connected.
+    connections: Arc<watch::Sender<u64>>,
 }
 
 /// See [`Inlet::room`].
@@ -70,6 +72,7 @@ impl Inlet {
             metrics,
             logged: Arc::default(),
             connected: Arc::default(),
+            connections: Arc::default(),
         }
     }
 
@@ -102,7 +105,9 @@ impl Inlet {
     pub async fn connected(&self, filters: Vec<Filter>) -> Result<(), Stopped> {
         self.metrics.source_up.with_label_values(&[self.source]).set(1);
         self.connected.store(true, Ordering::Relaxed);
-        self.send(Command::Connected(filters)).await
+        let told = self.send(Command::Connected(filters)).await;
+        self.connections.send_modify(|connections| *connections += 1);
+        told
     }
 
     /// The source hears `filters` from here on.
@@ -126,6 +131,12 @@ impl Inlet {
     /// Whether the source is connected.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Changes each time the source is connected and heard again: what was published before may
+    /// not have been.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
     }
 
     /// The channels that somebody listens to by name.

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::history::in_order;
 use super::names::Names;
-use crate::event::{Channel, ChannelPattern, Event, Filter};
+use super::rule::ChannelRule;
+use crate::event::{Channel, Event, Fields, Filter, TextSoFar};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -23,20 +24,10 @@ pub struct SnapshotBounds {
     pub age: Duration,
 }
 
-/// Channels that carry the state of several things, told apart by a field of the payload: each
-/// thing's last event is kept, not the channel's only.
-#[derive(Debug, Clone)]
-pub struct KeyRule {
-    /// The channels the rule is for.
-    pub channels: ChannelPattern,
-    /// The field that tells things apart, such as `variantId`.
-    pub field: String,
-}
-
 #[derive(Debug)]
 pub(super) struct Snapshots {
     bounds: SnapshotBounds,
-    rules: Vec<KeyRule>,
+    rules: Arc<[ChannelRule]>,
     /// Least recently published first.
     channels: LinkedHashMap<Channel, Latest>,
     /// The same channels by name, for patterns.
@@ -49,19 +40,33 @@ struct Latest {
     by_key: SmallVec<[Keyed; 1]>,
 }
 
-type Keyed = (Option<Box<str>>, Arc<Event>);
+/// What is known last of one thing.
+#[derive(Debug)]
+struct Keyed {
+    key: Option<Box<str>>,
+    /// Its last event that is no part of a text.
+    event: Option<Arc<Event>>,
+    text: Option<Box<Text>>,
+}
+
+/// A text, and the field its pieces are in.
+#[derive(Debug)]
+struct Text {
+    field: String,
+    so_far: TextSoFar,
+}
 
 /// Things told apart in one channel, at most; the oldest gives way.
 const KEYS_PER_CHANNEL: usize = 256;
 
 impl Snapshots {
-    pub(super) fn new(bounds: SnapshotBounds, rules: Vec<KeyRule>) -> Self {
+    pub(super) fn new(bounds: SnapshotBounds, rules: Arc<[ChannelRule]>) -> Self {
         Self { bounds, rules, channels: LinkedHashMap::new(), names: Names::default(), bytes: 0 }
     }
 
     /// The newest event of a channel, whatever its key.
     pub(super) fn newest(&self, channel: &Channel) -> Option<&Arc<Event>> {
-        let events = self.channels.get(channel)?.by_key.iter().map(|(_, event)| event);
+        let events = self.channels.get(channel)?.by_key.iter().filter_map(Keyed::newest);
         events.max_by_key(|event| event.position.sequence)
     }
 
@@ -70,15 +75,18 @@ impl Snapshots {
         if self.bounds.bytes == 0 {
             return;
         }
-        let key = self.key(event);
-        self.bytes += event.weight();
+        let rules = Arc::clone(&self.rules);
+        let special = |rule: &&ChannelRule| rule.tells_apart() && rule.is_for(&event.channel);
+        let rule = rules.iter().find(special);
         if let Some(latest) = self.channels.get_mut(&event.channel) {
-            self.bytes -= latest.replace(key, event);
+            let before = latest.take_in(event, rule);
+            self.bytes = self.bytes + before.added - before.gone;
             self.channels.to_back(&event.channel);
         } else {
-            let by_key = SmallVec::from_iter([(key, Arc::clone(event))]);
+            let mut latest = Latest { by_key: SmallVec::new() };
+            self.bytes += latest.take_in(event, rule).added;
             self.names.insert(event.channel.clone());
-            self.channels.insert(event.channel.clone(), Latest { by_key });
+            self.channels.insert(event.channel.clone(), latest);
         }
         while self.bytes > self.bounds.bytes && self.forget_oldest() {}
     }
@@ -114,11 +122,6 @@ impl Snapshots {
         self.channels.len()
     }
 
-    fn key(&self, event: &Event) -> Option<Box<str>> {
-        let rule = self.rules.iter().find(|rule| rule.channels.matches(&event.channel))?;
-        event.payload.fields()?.get(&rule.field).map(|value| value.get().into())
-    }
-
     fn forget_oldest(&mut self) -> bool {
         let Some((channel, latest)) = self.channels.pop_front() else { return false };
         self.names.remove(&channel);
@@ -127,35 +130,82 @@ impl Snapshots {
     }
 }
 
+/// What became of the bytes held.
+struct Change {
+    added: usize,
+    gone: usize,
+}
+
 impl Latest {
     fn events(&self) -> impl Iterator<Item = Arc<Event>> {
-        self.by_key.iter().map(|(_, event)| Arc::clone(event))
+        self.by_key.iter().flat_map(Keyed::events)
     }
 
     fn weight(&self) -> usize {
-        self.by_key.iter().map(|(_, event)| event.weight()).sum::<usize>()
+        self.by_key.iter().map(Keyed::weight).sum::<usize>()
     }
 
     fn age(&self, now: Instant) -> Duration {
-        let newest = self.by_key.iter().map(|(_, event)| event.received).max();
+        let newest = self.by_key.iter().filter_map(Keyed::newest).map(|event| event.received).max();
         newest.map_or(Duration::MAX, |received| now - received)
     }
 
-    /// Returns the weight of what gave way.
-    fn replace(&mut self, key: Option<Box<str>>, event: &Arc<Event>) -> usize {
-        if let Some((_, old)) = self.by_key.iter_mut().find(|(known, _)| *known == key) {
-            return std::mem::replace(old, Arc::clone(event)).weight();
+    fn take_in(&mut self, event: &Arc<Event>, rule: Option<&ChannelRule>) -> Change {
+        let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
+        let key = rule.and_then(|rule| fields.get(rule.key.as_ref()?));
+        let known = |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(|key| key.get());
+        let text = rule.and_then(|rule| rule.text.as_deref());
+        if let Some(keyed) = self.by_key.iter_mut().find(known) {
+            let gone = keyed.weight();
+            keyed.take_in(event, fields, text);
+            return Change { added: keyed.weight(), gone };
         }
-        let gone = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
-        self.by_key.push((key, Arc::clone(event)));
-        gone.map_or(0, |(_, event)| event.weight())
+        let oldest = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
+        let mut keyed = Keyed { key: key.map(|key| key.get().into()), event: None, text: None };
+        keyed.take_in(event, fields, text);
+        let change =
+            Change { added: keyed.weight(), gone: oldest.map_or(0, |oldest| oldest.weight()) };
+        self.by_key.push(keyed);
+        change
+    }
+}
+
+impl Keyed {
+    /// `text`: the field of pieces of a text.
+    fn take_in(&mut self, event: &Arc<Event>, fields: Fields<'_>, text: Option<&str>) {
+        if let Some(field) = text {
+            if let Some(text) = &mut self.text {
+                if text.so_far.push(event, fields, field) {
+                    return;
+                }
+            } else if let Some(so_far) = TextSoFar::begin(event, &fields, field) {
+                self.text = Some(Box::new(Text { field: field.to_owned(), so_far }));
+                return;
+            }
+        }
+        self.event = Some(Arc::clone(event));
+    }
+
+    fn events(&self) -> impl Iterator<Item = Arc<Event>> {
+        let text = self.text.iter().flat_map(|text| text.so_far.events(&text.field));
+        text.chain(self.event.clone())
+    }
+
+    fn newest(&self) -> Option<&Arc<Event>> {
+        let text = self.text.as_ref().and_then(|text| text.so_far.newest());
+        text.into_iter().chain(&self.event).max_by_key(|event| event.position.sequence)
+    }
+
+    fn weight(&self) -> usize {
+        let event = self.event.as_ref().map_or(0, |event| event.weight());
+        event + self.text.as_ref().map_or(0, |text| text.so_far.weight())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Epoch, Payload};
+    use crate::event::{ChannelPattern, Epoch, Payload};
 
     fn event(sequence: u64, name: &str, payload: &str) -> Arc<Event> {
         let payload = Payload::parse(payload.as_bytes(), 1000).unwrap();
@@ -166,14 +216,44 @@ mod tests {
         events.iter().map(|event| event.position.sequence).collect()
     }
 
-    #[test]
-    fn the_last_of_each_key() {
-        let rule = KeyRule {
-            channels: ChannelPattern::new("ab:*").unwrap(),
-            field: "variantId".to_owned(),
+    fn with_rule(channels: &str, key: Option<&str>, text: Option<&str>) -> Snapshots {
+        let rule = ChannelRule {
+            channels: ChannelPattern::new(channels).unwrap(),
+            history: None,
+            key: key.map(str::to_owned),
+            text: text.map(str::to_owned),
         };
         let bounds = SnapshotBounds { bytes: usize::MAX, age: Duration::MAX };
-        let mut snapshots = Snapshots::new(bounds, vec![rule]);
+        Snapshots::new(bounds, Arc::from([rule]))
+    }
+
+    #[test]
+    fn all_of_a_text_and_the_last_that_is_none() {
+        let mut snapshots = with_rule("run:*", Some("m"), Some("t"));
+        let said = [
+            r#"{"m":"a","t":""}"#,
+            r#"{"m":"b","t":""}"#,
+            r#"{"m":"a","t":"x "}"#,
+            r#"{"m":"b","t":"u"}"#,
+            r#"{"m":"a","t":"y"}"#,
+            r#"{"m":"a","done":true}"#,
+            r#"{"m":"a","done":true,"score":1}"#,
+        ];
+        for (payload, n) in said.iter().zip(1..) {
+            snapshots.push(&event(n, "run:1", payload));
+        }
+        let told = snapshots.of(&[Filter::parse("run:1").unwrap()]);
+        assert_eq!(sequences(&told), [1, 2, 4, 5, 7]);
+        let texts: Vec<_> = told.iter().map(|event| event.payload.as_str()).collect();
+        assert_eq!(texts[2..4], [r#"{"m":"b","t":"u"}"#, r#"{"m":"a","t":"x y"}"#]);
+        assert_eq!(snapshots.newest(&told[0].channel).unwrap().position.sequence, 7);
+        while snapshots.forget_oldest() {}
+        assert_eq!(snapshots.bytes(), 0);
+    }
+
+    #[test]
+    fn the_last_of_each_key() {
+        let mut snapshots = with_rule("ab:*", Some("variantId"), None);
         for (n, variant) in [(1, "A"), (2, "B"), (3, "A")] {
             snapshots.push(&event(n, "ab:1", &format!(r#"{{"variantId":"{variant}"}}"#)));
         }
@@ -187,7 +267,7 @@ mod tests {
     fn bytes_are_bounded_and_returned() {
         let one = event(1, "job:0000", "1").weight();
         let bounds = SnapshotBounds { bytes: 10 * one, age: Duration::MAX };
-        let mut snapshots = Snapshots::new(bounds, vec![]);
+        let mut snapshots = Snapshots::new(bounds, Arc::from([]));
         for n in 1..=1000 {
             snapshots.push(&event(n, &format!("job:{:04}", n % 100), "1"));
         }

@@ -66,13 +66,15 @@ fn settings(shards: usize) -> HubSettings {
         shards,
         backlog: usize::MAX,
         history: HistoryBounds {
-            events: 1000,
-            channel_bytes: 1 << 20,
+            channel: ChannelBounds {
+                events: 1000,
+                bytes: 1 << 20,
+                age: Duration::from_secs(60),
+            },
             bytes: 1 << 20,
-            age: Duration::from_secs(60),
         },
         snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },
-        keys: Vec::new(),
+        rules: Arc::from([]),
         linger: Lingering { time: Duration::from_secs(60), channels: 1000 },
         standing: vec![ChannelPattern::new("*").unwrap()],
     }

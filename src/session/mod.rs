@@ -38,7 +38,7 @@ pub use registry::{Registry, Ticket};
 pub use sink::{Passed, Sink};
 pub use windows::Windows;
 
-use crate::event::{End, Event, Filter, Position};
+use crate::event::{End, Event, Filter, Outcome, Position};
 use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};
 use outward::Outward;
 use pacing::Paced;
@@ -134,9 +134,12 @@ impl<S: Sink> Session<S> {
     }
 
     fn complete(&mut self, end: &End, event: &Event, now: Instant) {
-        let data = Arc::clone(&end.data);
         let position = self.stands.unwrap_or(event.position);
-        self.say(Outgoing::Complete { data, position }, now);
+        let last_words = match &end.outcome {
+            Outcome::Complete(data) => Outgoing::Complete { data: Arc::clone(data), position },
+            Outcome::Failed(text) => Outgoing::Error(text.to_string()),
+        };
+        self.say(last_words, now);
         self.close(CloseReason::Completed, now);
     }
 

@@ -1,5 +1,6 @@
 //! Who is here: the count of sessions, their bound, and their names.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -32,6 +33,8 @@ pub struct Ticket {
     gauge: IntGauge,
     /// Given back when the session is over.
     _pass: Pass,
+    /// See [`Ticket::hold`].
+    held: Option<Box<dyn Any + Send>>,
 }
 
 impl Registry {
@@ -74,11 +77,23 @@ impl Registry {
         let gauge = self.0.metrics.sessions.with_label_values(&[transport, stream]);
         gauge.inc();
         let registry = Arc::clone(&self.0);
-        Ok(Ticket { id: name(transport), since: Instant::now(), registry, gauge, _pass: pass })
+        Ok(Ticket {
+            id: name(transport),
+            since: Instant::now(),
+            registry,
+            gauge,
+            _pass: pass,
+            held: None,
+        })
     }
 }
 
 impl Ticket {
+    /// Keeps something that is to be let go of when the session is over.
+    pub fn hold(&mut self, what: impl Any + Send) {
+        self.held = Some(Box::new(what));
+    }
+
     /// The session's name, such as `sse_1795299922786_k3j9x2m1q`.
     pub fn id(&self) -> &str {
         &self.id

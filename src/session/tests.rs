@@ -30,7 +30,7 @@ impl Shape for Plain {
             "\"maybe\"" => Some(Duration::from_secs(60)),
             _ => None,
         };
-        shaped.end = grace.map(|grace| End { data: "{}".into(), grace });
+        shaped.end = grace.map(|grace| End { outcome: Outcome::Complete("{}".into()), grace });
         Some(shaped)
     }
 }

@@ -123,7 +123,7 @@ fn collect(mut merged: Table, defaults: &Table, faults: &mut Vec<Fault>) -> Opti
         };
         let path = track.path();
         let keys: Vec<_> = path.iter().map_while(key).collect();
-        let holds_secrets = matches!(keys.first(), Some(&("redis" | "publish")));
+        let holds_secrets = matches!(keys.first(), Some(&("redis" | "publish" | "council")));
         let message = error.message();
         let message = if holds_secrets { without_value(message) } else { message };
         faults.push(Fault::new(path.to_string(), message));

@@ -3,6 +3,7 @@
 //! `config/default.toml` is embedded and documents every key where it stands, so the manual and
 //! the defaults are one file. Whatever is wrong is reported all at once, each with its key.
 
+mod council;
 mod environment;
 mod list;
 mod load;
@@ -16,8 +17,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use council::{
+    CouncilSettings, Dialect, MemberSettings, PromptSettings, ScoreScale, Unwatched,
+};
 pub use load::{Fault, Faults};
-pub use stream::{Condition, DeliveryClass, EndSettings, ShapeName, StreamSettings};
+pub use stream::{
+    Condition, DeliveryClass, EndSettings, ShapeName, StreamCouncil, StreamHistory, StreamSettings,
+};
 
 /// The embedded `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -36,6 +42,7 @@ pub struct Settings {
     pub outbox: OutboxSection,
     pub compress: CompressSettings,
     pub publish: PublishSettings,
+    pub council: CouncilSettings,
     pub stream: BTreeMap<String, StreamSettings>,
 }
 

@@ -27,6 +27,10 @@ pub struct StreamSettings {
     pub snapshot: Option<bool>,
     pub key: Option<String>,
     pub text: Option<String>,
+    #[serde(default, with = "super::list")]
+    pub notices: Vec<String>,
+    pub history: Option<StreamHistory>,
+    pub council: Option<StreamCouncil>,
     #[serde(default, with = "humantime_serde")]
     pub batch: Duration,
     #[serde(default)]
@@ -46,6 +50,8 @@ pub enum ShapeName {
     JobProgress,
     /// A `video_render_progress` event.
     RenderProgress,
+    /// `{"chunk"}`: a piece of the text of a council's only member.
+    Chunk,
 }
 
 /// What happens to a client that lags.
@@ -87,6 +93,26 @@ pub struct EndSettings {
     pub grace: Duration,
     #[serde(default)]
     pub data: BTreeMap<String, String>,
+    pub error: Option<String>,
+}
+
+/// `[stream.NAME.history]`: what is kept of its channels, instead of what `[history]` says.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct StreamHistory {
+    pub events: usize,
+    pub channel_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub age: Duration,
+}
+
+/// `[stream.NAME.council]`: opening the stream begins a run of the council, or joins it.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
+pub struct StreamCouncil {
+    pub prompt: String,
+    #[serde(default)]
+    pub seats: usize,
 }
 
 /// What a field of an event must be.

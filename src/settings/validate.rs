@@ -1,5 +1,7 @@
 //! What makes no sense although every value has the right type.
 
+mod council;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -56,6 +58,8 @@ impl Settings {
         }
         self.check_log(&mut faults);
         self.check_paths(&mut faults);
+        self.council.check(&mut faults);
+        self.check_council_streams(&mut faults);
         for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {
             stream.check(&format!("stream.{name}"), &mut faults);
         }
@@ -83,6 +87,9 @@ impl Settings {
             ("/publish", "publish"),
             ("/publish/{*channel}", "publish"),
             ("/realtime/stats", "stats"),
+            ("/council", "council"),
+            ("/council/{run}", "council"),
+            ("/council/{run}/members/{member}", "council"),
         ];
         let streams = self.stream.iter().filter(|(_, stream)| stream.enabled);
         let streams = streams.map(|(name, stream)| (stream.path.as_str(), name.as_str()));
@@ -245,6 +252,9 @@ impl StreamSettings {
             self.check_template(&format!("{at}.channels"), template, faults);
         }
         for end in &self.end {
+            if end.error.is_some() && !end.data.is_empty() {
+                faults.push(Fault::new(format!("{at}.end"), "either `data` or `error`"));
+            }
             if end.when.is_empty() {
                 faults.push(Fault::new(format!("{at}.end"), "`when` names no field"));
             }
@@ -258,7 +268,9 @@ impl StreamSettings {
             template.split('{').skip(1).map(|rest| rest.split('}').next()).collect();
         let balanced = template.matches('{').count() == template.matches('}').count();
         for name in names.iter().flatten() {
-            let known = name.ends_with('?') || self.path.contains(&format!("{{{name}}}"));
+            let known = name.ends_with('?')
+                || self.path.contains(&format!("{{{name}}}"))
+                || self.council.is_some() && *name == "runId";
             if !known && !self.required.iter().any(|required| required == name) {
                 let message = format!(
                     "{{{name}}} is neither in the path nor required; write {{{name}?}} for one \

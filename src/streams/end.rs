@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::event::{Channel, ChannelPattern, End, Fields};
+use crate::event::{Channel, ChannelPattern, End, Fields, Outcome};
 use crate::settings::{Condition, EndSettings};
 
 /// One rule of a declared stream.
@@ -30,10 +30,21 @@ impl EndRule {
         if !concerned || !self.settings.when.iter().all(fits) {
             return None;
         }
+        Some(End { outcome: self.outcome(fields), grace: self.settings.grace })
+    }
+}
+
+impl EndRule {
+    fn outcome(&self, fields: &Fields<'_>) -> Outcome {
+        if let Some(text) = &self.settings.error {
+            return Outcome::Failed(match value(text, fields) {
+                Value::String(text) => text.into(),
+                other => other.to_string().into(),
+            });
+        }
         let data =
             self.settings.data.iter().map(|(name, text)| (name.clone(), value(text, fields)));
-        let data = Value::Object(data.collect()).to_string().into();
-        Some(End { data, grace: self.settings.grace })
+        Outcome::Complete(Value::Object(data.collect()).to_string().into())
     }
 }
 

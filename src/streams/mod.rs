@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use request::{Pairs, Params, RequestError};
 
 use crate::event::{Channel, ChannelPattern, Filter, Shape};
-use crate::settings::{DeliveryClass, ShapeName, StreamSettings};
+use crate::settings::{DeliveryClass, ShapeName, StreamCouncil, StreamHistory, StreamSettings};
 use shape::DeclaredShape;
 use template::Template;
 
@@ -45,7 +45,14 @@ pub struct Declared {
     channels_from: Option<String>,
     allow: Vec<ChannelPattern>,
     required: Vec<String>,
-    key: Option<String>,
+    /// The field that tells things apart that share a channel.
+    pub key: Option<String>,
+    /// The field that holds pieces of a text.
+    pub text: Option<String>,
+    /// What is kept of its channels, if not the usual.
+    pub history: Option<StreamHistory>,
+    /// What is asked of the council when it is opened.
+    pub council: Option<StreamCouncil>,
 }
 
 impl Streams {
@@ -71,15 +78,6 @@ impl Streams {
         self.0.iter().find_map(|stream| Some((stream, template::path_match(&stream.path, path)?)))
     }
 
-    /// Channels that carry the state of several things, and the field that tells them apart.
-    pub fn keys(&self) -> Vec<(ChannelPattern, String)> {
-        let keyed = self.0.iter().filter_map(|stream| Some((stream, stream.key.as_ref()?)));
-        let rules = keyed.flat_map(|(stream, field)| {
-            let patterns = stream.channels.iter().filter_map(Template::pattern);
-            patterns.map(|pattern| (pattern, field.clone()))
-        });
-        rules.collect()
-    }
 }
 
 impl Declared {
@@ -94,7 +92,7 @@ impl Declared {
             shape: Arc::new(DeclaredShape::new(id, settings.shape, settings)),
             bare: Arc::new(DeclaredShape::new(id + 1, bare, settings)),
             class: settings.class,
-            snapshot: settings.snapshot.unwrap_or(settings.class == DeliveryClass::State),
+            snapshot: settings.snapshot.unwrap_or(settings.class != DeliveryClass::Log),
             batch: settings.batch,
             ends: settings.end.iter().map(end::describe).collect(),
             channels: settings.channels.iter().map(|text| Template::parse(text)).collect(),
@@ -102,24 +100,38 @@ impl Declared {
             allow: patterns(&settings.allow),
             required: settings.required.clone(),
             key: settings.key.clone(),
+            text: settings.text.clone(),
+            history: settings.history,
+            council: settings.council.clone(),
         }
+    }
+
+    /// The patterns of the channels it may listen to, if they do not depend on the client alone.
+    pub fn patterns(&self) -> impl Iterator<Item = ChannelPattern> {
+        self.channels.iter().filter_map(Template::pattern)
+    }
+
+    /// Whether all is there that has to be.
+    ///
+    /// # Errors
+    /// When parameters are missing.
+    pub fn check(&self, params: &Params) -> Result<(), RequestError> {
+        let missing = |name: &&String| params.get(name).is_none();
+        let missing: Vec<_> = self.required.iter().filter(missing).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { Err(RequestError::Missing(missing)) }
     }
 
     /// What a request listens to. `standing`: the patterns the source listens to at all times; a
     /// client may ask for no others.
     ///
     /// # Errors
-    /// When a parameter is missing, is no part of a channel's name, or asks for what is not allowed.
+    /// When a parameter of a channel is missing, is no part of a channel's name, or asks for what is
+    /// not allowed.
     pub fn filters(
         &self,
         params: &Params,
         standing: &[ChannelPattern],
     ) -> Result<Arc<[Filter]>, RequestError> {
-        let missing: Vec<_> =
-            self.required.iter().filter(|name| params.get(name).is_none()).cloned().collect();
-        if !missing.is_empty() {
-            return Err(RequestError::Missing(missing));
-        }
         let mut filters = match &self.channels_from {
             Some(parameter) => self.asked_for(parameter, params, standing)?,
             None => self.declared(params)?,

@@ -1,16 +1,16 @@
 //! What becomes of a payload on a declared stream (contract: "What workers publish").
 
+mod chunk;
 mod envelope;
 mod job;
 mod render;
-mod text;
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::end::EndRule;
-use crate::event::{Event, Fields, Shape, ShapeId, Shaped};
+use crate::event::{self, Event, Fields, Shape, ShapeId, Shaped};
 use crate::settings::{ShapeName, StreamSettings};
 
 /// The shape of one declared stream: what an event becomes, what it is called, and whether it ends
@@ -22,6 +22,7 @@ pub(super) struct DeclaredShape {
     event_type: Option<String>,
     key: Option<String>,
     text: Option<String>,
+    notices: Vec<String>,
     ends: Vec<EndRule>,
 }
 
@@ -33,6 +34,7 @@ impl DeclaredShape {
             event_type: settings.event_type.clone(),
             key: settings.key.clone(),
             text: settings.text.clone(),
+            notices: settings.notices.clone(),
             ends: settings.end.iter().map(EndRule::new).collect(),
         }
     }
@@ -49,6 +51,9 @@ impl Shape for DeclaredShape {
             ShapeName::Payload => with_type(event, self.event_type.as_deref()),
             ShapeName::Envelope => envelope::json(event).into(),
             ShapeName::JobProgress => job::json(event)?.into(),
+            ShapeName::Chunk => {
+                chunk::json(event, self.text.as_deref()?).unwrap_or_default().into()
+            }
             ShapeName::RenderProgress => {
                 let (json, present) = render::json(event, self)?;
                 run = Some(present);
@@ -57,24 +62,26 @@ impl Shape for DeclaredShape {
         };
         let mut shaped = Shaped { run, ..Shaped::plain(json) };
         self.read(event, &mut shaped);
-        Some(shaped)
+        // What shows nothing may still end the stream.
+        (!shaped.json.is_empty() || shaped.end.is_some()).then_some(shaped)
     }
 
     fn merge<'a>(&self, events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {
         let goes_on = |event: &Event| event.shaped(self).is_some_and(|s| s.end.is_none());
-        text::merge(events, self.text.as_deref()?, goes_on)
+        event::merge(events, self.text.as_deref()?, goes_on)
     }
 }
 
 impl DeclaredShape {
-    /// Finds the type, the key and the end. Those of an envelope are what is inside.
+    /// Finds the type, the key and the end. Those of an envelope and of a chunk are what is inside.
     fn read(&self, event: &Event, shaped: &mut Shaped) {
         let json = Arc::clone(&shaped.json);
-        let wrapped = self.name == ShapeName::Envelope;
+        let wrapped = matches!(self.name, ShapeName::Envelope | ShapeName::Chunk);
         let text = if wrapped { event.payload.as_str() } else { &json };
         let Ok(fields) = serde_json::from_str::<Fields<'_>>(text) else { return };
         let kind = fields.get("type").and_then(|kind| string(kind));
         let kind = if wrapped { self.event_type.clone().or(kind) } else { kind };
+        shaped.is_notice = kind.as_ref().is_some_and(|kind| self.notices.contains(kind));
         shaped.kind = kind.map(Into::into);
         shaped.key = self.key.as_ref().and_then(|key| fields.get(key)).map(|key| key.get().into());
         shaped.end = self.ends.iter().find_map(|rule| rule.apply(&event.channel, &fields));

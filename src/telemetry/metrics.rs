@@ -4,14 +4,24 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Upper bounds of the latency buckets, in seconds: 50 µs to 10 s.
 const LATENCY: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
+];
+/// Those of the times of models, in seconds, as OpenTelemetry's conventions advise.
+const MODELS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96,
+    81.92,
+];
+/// Those of tokens, likewise.
+const TOKENS: &[f64] = &[
+    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0,
+    4_194_304.0,
 ];
 
 macro_rules! metrics {
@@ -33,7 +43,7 @@ macro_rules! metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
                 $(let $field = <$type as Declared>::declare(
-                    concat!("sluice_", stringify!($field)),
+                    &name(stringify!($field)),
                     $help.trim(),
                     &[$($($label),+)?],
                 )?;
@@ -99,6 +109,24 @@ metrics! {
         outbox_bytes: IntGauge;
         /// Answers to requests, by status.
         http_responses_total: IntCounterVec, ["status"];
+        /// Runs of the council that are under way.
+        council_runs: IntGauge;
+        /// Runs of the council that are over, by how they ended.
+        council_runs_total: IntCounterVec, ["status"];
+        /// Requests to the providers of members of the council, further attempts included.
+        council_requests_total: IntCounterVec, ["member"];
+        /// Answers of members of the council that have ended, by how.
+        council_member_ends_total: IntCounterVec, ["member", "end"];
+        /// What members of the council have cost, in the currency of their prices, guessed where a provider has not counted.
+        council_cost_total: CounterVec, ["member"];
+        /// Seconds from the first request to a member's provider to its first word.
+        gen_ai_client_operation_time_to_first_chunk_seconds: HistogramVec, ["member", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
+        /// Seconds between two pieces of a member's text.
+        gen_ai_client_operation_time_per_output_chunk_seconds: HistogramVec, ["member", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
+        /// Seconds from the first request to a member's provider to the end of its answer.
+        gen_ai_client_operation_duration_seconds: HistogramVec, ["member", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"];
+        /// Tokens of an answer of a member, by kind.
+        gen_ai_client_token_usage: HistogramVec, ["member", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"];
         /// Always 1; the labels say what runs.
         build_info: IntGaugeVec, ["version"];
     }
@@ -123,6 +151,12 @@ impl Metrics {
     }
 }
 
+/// Ours begin with our name; those of OpenTelemetry's conventions keep theirs, in the spelling of
+/// Prometheus.
+fn name(field: &str) -> String {
+    if field.starts_with("gen_ai_") { field.to_owned() } else { format!("sluice_{field}") }
+}
+
 /// How a kind of metric is made.
 trait Declared: Sized + Collector {
     fn declare(name: &str, help: &str, labels: &[&str]) -> Result<Self, prometheus::Error>;
@@ -145,4 +179,9 @@ declared! {
     IntGaugeVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
     Histogram: |name, help, _labels| Self::with_opts(HistogramOpts::new(name, help).buckets(LATENCY.to_vec()));
     GaugeVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
+    CounterVec: |name, help, labels| Self::new(Opts::new(name, help), labels);
+    HistogramVec: |name, help, labels| {
+        let buckets = if name.ends_with("_seconds") { MODELS } else { TOKENS };
+        Self::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
+    };
 }

@@ -41,7 +41,11 @@ impl Sse {
     }
 
     fn data(&self, shaped: &Shaped, position: Option<Position>) -> Frame {
-        let name = shaped.kind.as_deref().filter(|name| self.variant.named && !is_ours(name));
+        if shaped.json.is_empty() {
+            return unseen();
+        }
+        let named = self.variant.named || shaped.is_notice;
+        let name = shaped.kind.as_deref().filter(|name| named && !is_ours(name));
         Frame::new(write(name, position, self.json(shaped)).as_bytes())
     }
 

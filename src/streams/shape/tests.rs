@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::Streams;
-use crate::event::{Channel, Epoch, Event, Payload, Shaped};
+use crate::event::{Channel, Epoch, Event, Outcome, Payload, Shaped};
 use crate::settings::Settings;
 
 fn event(channel: &str, payload: &Value) -> Event {
@@ -23,6 +23,10 @@ fn with_shaped<T>(stream: &str, event: &Event, look: impl FnOnce(&Shaped) -> T) 
 fn shaped(stream: &str, channel: &str, payload: &Value) -> Value {
     let event = event(channel, payload);
     with_shaped(stream, &event, |shaped| serde_json::from_str(&shaped.json).unwrap())
+}
+
+fn complete(data: &str) -> Outcome {
+    Outcome::Complete(data.into())
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn a_render_event_stays_itself_and_ends_with_its_last_frame() {
     let event = event("video_render:j", &payload);
     with_shaped("render_progress", &event, |shaped| {
         assert_eq!(*shaped.json, *payload.to_string());
-        assert_eq!(*shaped.end.as_ref().unwrap().data, *r#"{"jobId":"j","status":"completed"}"#);
+        assert_eq!(shaped.end.as_ref().unwrap().outcome, complete(r#"{"jobId":"j","status":"completed"}"#));
     });
     let not_yet = shaped(
         "render_progress",
@@ -145,11 +149,11 @@ fn ends_are_those_of_the_settings() {
     assert!(end("jobs", "job_progress:j", job("failed")).unwrap().grace.is_zero());
     let task = end("jobs", "task_progress:j", job("failed")).unwrap();
     assert_eq!(task.grace.as_secs(), 60);
-    assert_eq!(*task.data, *r#"{"jobId":"j","status":"failed"}"#);
+    assert_eq!(task.outcome, complete(r#"{"jobId":"j","status":"failed"}"#));
     let test = |significance: f64| json!({"variantId": "B", "isWinner": true, "statisticalSignificance": significance});
     assert!(end("ab_test_results", "ab_test_results:t", test(0.9)).is_none());
     let won = end("ab_test_results", "ab_test_results:t", test(0.95)).unwrap();
-    assert_eq!(*won.data, *r#"{"winner":"B"}"#);
+    assert_eq!(won.outcome, complete(r#"{"winner":"B"}"#));
 }
 
 #[test]

@@ -1,0 +1,364 @@
+//! One member answers: attempts, clocks, and what becomes of its words.
+//!
+//! ```text
+//! upstream ──Said──► answer ──what can be shown──► board, voice
+//! ```
+//!
+//! Its failure is its own. What it says is shown as it comes; its end has a name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::answer::{Answer, Judgement};
+use super::board::{Board, Place, add};
+use super::dialect::{Ask, Fault, FaultKind, Finish, Said, Usage};
+use super::end::{EndKind, Ended};
+use super::meter::Meter;
+use super::run::Run;
+use super::score;
+use super::seat::Seat;
+use super::upstream::Upstream;
+use super::words;
+use crate::settings::ScoreScale;
+
+/// How long to wait for what follows the last word: usage, which may never come.
+const AFTERWORDS: Duration = Duration::from_secs(2);
+/// The pause before the second attempt, when the provider names none; then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(500);
+/// About how many bytes of text are a token, for as long as the provider has not counted.
+const TOKEN_BYTES: usize = 4;
+
+/// A member while it answers.
+pub(super) struct Member<'a> {
+    pub(super) run: &'a Run,
+    pub(super) client: &'a Client,
+    pub(super) seat: Arc<Seat>,
+    /// Its place on the board.
+    pub(super) place: usize,
+    pub(super) meter: Meter,
+    pub(super) clocks: Clocks,
+}
+
+/// When its patience ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    began: Instant,
+    first_text: Instant,
+    total: Instant,
+}
+
+/// One attempt, as far as it has come.
+struct Attempt {
+    answer: Answer,
+    /// Bytes of the model's words, the hidden ones included.
+    bytes: usize,
+    refusal: String,
+    finish: Option<Finish>,
+    over: bool,
+}
+
+impl Clocks {
+    pub(super) fn start(seat: &Seat) -> Self {
+        let began = Instant::now();
+        Self { began, first_text: began + seat.first_text, total: began + seat.total }
+    }
+}
+
+impl Member<'_> {
+    /// Asks until there is an answer or no hope for one.
+    pub(super) async fn answer(&mut self) -> Ended {
+        if let Some(missing) = &self.seat.missing {
+            return Ended::new(EndKind::Auth, missing.clone()).with_code("not_configured");
+        }
+        let (mut attempts, mut restarts) = (0, 0);
+        loop {
+            attempts += 1;
+            self.note(|place| place.attempts += 1);
+            let mut attempt = Attempt::new(self.run.settings.max_answer_bytes);
+            let fault = match self.attempt(&mut attempt).await {
+                Ok(ended) => {
+                    self.judge(attempt).await;
+                    return ended;
+                }
+                Err(fault) => fault,
+            };
+            let has_spoken = !attempt.answer.shown().is_empty();
+            let again = if has_spoken {
+                restarts < self.seat.settings.restarts
+            } else {
+                attempts < self.seat.settings.attempts
+            };
+            let pause = fault.retry_after.unwrap_or_else(|| pause(attempts));
+            let deadline = if has_spoken { self.clocks.total } else { self.clocks.first_text };
+            if !(again && fault.retryable && Instant::now() + pause < deadline) {
+                self.judge(attempt).await;
+                let ended = Ended::from(fault);
+                let broke_off = has_spoken && ended.code.as_deref() == Some(NO_END);
+                let kind = if broke_off { EndKind::Truncated } else { ended.kind };
+                return Ended { kind, ..ended };
+            }
+            tracing::info!(member = %self.seat.name, run = %self.run.id, error = %fault.message,
+                pause_ms = pause.as_millis(), "a member is asked again");
+            self.begin_anew(has_spoken).await;
+            sleep(pause).await;
+            if has_spoken {
+                (attempts, restarts) = (0, restarts + 1);
+                self.clocks.first_text = Instant::now() + self.seat.first_text;
+            }
+        }
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// When it may be worth asking again.
+    async fn attempt(&mut self, attempt: &mut Attempt) -> Result<Ended, Fault> {
+        let (question, scored) = self.question();
+        let schema = (scored && self.seat.by_schema).then(|| score::schema(self.scale()));
+        let settings = &self.seat.settings;
+        let ask = Ask {
+            model: &settings.model,
+            system: &question.0,
+            user: &question.1,
+            max_tokens: settings.max_tokens,
+            schema: schema.as_ref(),
+            extra: &settings.extra,
+        };
+        self.guess_usage(question.0.len() + question.1.len(), 0);
+        self.meter.asked();
+        let first_text = self.clocks.first_text.min(self.clocks.total);
+        let opened = timeout_at(first_text, Upstream::open(self.client, &self.seat, &ask)).await;
+        let Ok(opened) = opened else { return Ok(self.out_of_time(attempt)) };
+        let mut upstream = opened?;
+        let mut said = Vec::new();
+        loop {
+            let limit = self.patience(attempt);
+            let more = match timeout_at(limit, upstream.next(&mut said)).await {
+                Ok(more) => more?,
+                Err(_) => return Ok(self.out_of_time(attempt)),
+            };
+            if let Some(ended) = self.take_in(attempt, &mut said).await? {
+                return Ok(ended);
+            }
+            if !more || attempt.over {
+                return attempt.ended();
+            }
+        }
+    }
+
+    /// What the provider has said since. `Some`: the answer is at its end.
+    async fn take_in(
+        &mut self,
+        attempt: &mut Attempt,
+        said: &mut Vec<Said>,
+    ) -> Result<Option<Ended>, Fault> {
+        let mut shown = String::new();
+        let mut ended = None;
+        for said in said.drain(..) {
+            match said {
+                Said::Text(text) => {
+                    attempt.bytes += text.len();
+                    if let Ok(piece) = attempt.answer.push(&text) {
+                        shown.push_str(piece);
+                    } else {
+                        let message = "the answer was longer than council.max_answer_bytes";
+                        ended =
+                            Some(Ended::new(EndKind::Truncated, message).with_code("too_long"));
+                    }
+                }
+                Said::Refusal(text) => attempt.refusal.push_str(&text),
+                Said::Alive => {}
+                Said::Usage(usage) => self.note(|place| place.count(usage)),
+                Said::Citations(citations) => self.note(|place| place.citations = citations),
+                Said::Finished(finish) => attempt.finish = Some(finish),
+                Said::Over => attempt.over = true,
+                // Whatever comes after the last word changes nothing.
+                Said::Failed(_) if attempt.finish.is_some() => attempt.over = true,
+                Said::Failed(fault) => {
+                    self.show(&shown).await;
+                    return Err(fault);
+                }
+            }
+        }
+        self.show(&shown).await;
+        self.guess_usage(0, attempt.bytes);
+        if ended.is_none() && self.is_too_dear() {
+            ended = Some(Ended::new(EndKind::Budget, "its budget is spent").with_code("budget"));
+        }
+        Ok(ended)
+    }
+
+    async fn show(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let since = self.clocks.began.elapsed();
+        let is_first = self.on_board(|place| {
+            place.text.push_str(text);
+            place.first_text.replace(place.first_text.unwrap_or(since)).is_none()
+        });
+        self.meter.text(is_first.unwrap_or_default().then_some(since));
+        let piece = self.on_board(|place| words::piece(place, text)).flatten();
+        self.run.voice.say([piece]).await;
+    }
+
+    /// Shows what was held back, and reads the scores of what counts as an answer.
+    async fn judge(&mut self, mut attempt: Attempt) {
+        let rest = attempt.answer.rest().to_owned();
+        self.show(&rest).await;
+        let (scale, scored) = (self.scale(), self.question().1);
+        let judgement = attempt.answer.finish(scale);
+        let unscored = |judgement: Judgement| Judgement {
+            reasoning: judgement.reasoning,
+            ..Judgement::default()
+        };
+        let judgement = if scored { judgement } else { unscored(judgement) };
+        self.note(|place| place.judgement = judgement);
+    }
+
+    /// What was said is withdrawn, what it used is kept.
+    async fn begin_anew(&self, has_spoken: bool) {
+        let anew = self.on_board(|place| {
+            place.text.clear();
+            place.used_before = add(place.used_before, place.usage);
+            place.usage = Usage::default();
+            words::piece(place, "")
+        });
+        if has_spoken {
+            self.run.voice.say([anew.flatten()]).await;
+        }
+    }
+
+    /// Until when the next bytes have to come.
+    fn patience(&self, attempt: &Attempt) -> Instant {
+        let now = Instant::now();
+        let patience = if attempt.finish.is_some() {
+            now + AFTERWORDS
+        } else if attempt.answer.shown().is_empty() && attempt.bytes == 0 {
+            self.clocks.first_text
+        } else {
+            now + self.seat.idle
+        };
+        patience.min(self.clocks.total)
+    }
+
+    fn out_of_time(&self, attempt: &Attempt) -> Ended {
+        if let Some(finish) = attempt.finish {
+            return finish.into();
+        }
+        if Instant::now() >= self.clocks.total {
+            let message = format!("it took longer than {:?}", self.seat.total);
+            return Ended::new(EndKind::TimeoutTotal, message);
+        }
+        if attempt.bytes == 0 {
+            let message = format!("its first word took longer than {:?}", self.seat.first_text);
+            return Ended::new(EndKind::TimeoutFirstText, message);
+        }
+        Ended::new(EndKind::TimeoutIdle, format!("it fell silent for {:?}", self.seat.idle))
+    }
+
+    /// System and user, and whether scores are asked for.
+    fn question(&self) -> ((String, String), bool) {
+        let scale = self.scale();
+        let by_schema = self.seat.by_schema;
+        let question = self.on_board(|place| {
+            let mut user = place.asked.user.clone();
+            if place.scored && !by_schema {
+                user.push_str("\n\n");
+                user.push_str(&score::demand(scale));
+            }
+            ((place.asked.system.clone(), user), place.scored)
+        });
+        question.unwrap_or_default()
+    }
+
+    fn scale(&self) -> ScoreScale {
+        self.run.settings.scale
+    }
+
+    /// For as long as its provider does not count, its tokens are guessed.
+    fn guess_usage(&self, asked_bytes: usize, answered_bytes: usize) {
+        let tokens = |bytes: usize| (bytes / TOKEN_BYTES) as u64;
+        self.note(|place| {
+            if !place.is_guess {
+                return;
+            }
+            if asked_bytes > 0 {
+                place.usage.input = Some(tokens(asked_bytes));
+            }
+            place.usage.output = Some(tokens(answered_bytes));
+        });
+    }
+
+    fn is_too_dear(&self) -> bool {
+        let own = self.seat.settings.budget;
+        let all = self.run.question.budget;
+        let board = self.run.board.lock();
+        let cost = board.places.get(self.place).and_then(Place::cost).unwrap_or_default();
+        own > 0.0 && cost > own || all > 0.0 && board.spent() > all
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Place)) {
+        self.on_board(what);
+    }
+
+    fn on_board<T>(&self, look: impl FnOnce(&mut Place) -> T) -> Option<T> {
+        let mut board = self.run.board.lock();
+        let Board { places, .. } = &mut *board;
+        places.get_mut(self.place).map(look)
+    }
+}
+
+impl Attempt {
+    fn new(most_bytes: usize) -> Self {
+        Self {
+            answer: Answer::new(most_bytes),
+            bytes: 0,
+            refusal: String::new(),
+            finish: None,
+            over: false,
+        }
+    }
+
+    /// The stream is at its end: well, if there was a last word.
+    fn ended(&self) -> Result<Ended, Fault> {
+        match self.finish {
+            Some(Finish::Refused) if !self.refusal.is_empty() => {
+                Ok(Ended::new(EndKind::Refused, format!("the model refused: {}", self.refusal)))
+            }
+            Some(_) if !self.refusal.is_empty() && self.bytes == 0 => {
+                Ok(Ended::new(EndKind::Refused, format!("the model refused: {}", self.refusal)))
+            }
+            Some(Finish::Complete) if self.bytes == 0 => Ok(Ended::new(
+                EndKind::UpstreamError,
+                "the answer is empty",
+            )
+            .with_code("empty")),
+            Some(finish) => Ok(finish.into()),
+            None => Err(cut_off()),
+        }
+    }
+}
+
+/// The code of an answer without its last word.
+const NO_END: &str = "no_end";
+
+/// A stream without its last word is never taken for whole.
+fn cut_off() -> Fault {
+    Fault {
+        kind: FaultKind::Upstream,
+        code: Some(NO_END.to_owned()),
+        message: "the answer broke off".to_owned(),
+        retryable: true,
+        retry_after: None,
+    }
+}
+
+/// Doubled each time, and 50 to 100 % of it, so that many members do not come back at once.
+fn pause(attempts: u32) -> Duration {
+    let grown = PAUSE.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)));
+    grown.min(Duration::from_secs(20)).mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+}

@@ -1,0 +1,387 @@
+//! One run: its members in parallel, its deadline, who watches, and the verdict.
+//!
+//! ```text
+//! members ──ends──► board ──verdict──► voice
+//! viewers, deadline, stop ──► members
+//! ```
+//!
+//! A run is one task; dropping it closes every connection to a provider.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::board::{Board, Place, Status};
+use super::end::{EndKind, Ended};
+use super::member::{Clocks, Member};
+use super::meter::Meter;
+use super::question::{Asked, Question};
+use super::second_stage;
+use super::voice::Voice;
+use super::words;
+use crate::event::timestamp;
+use crate::settings::{CouncilSettings, Unwatched};
+use crate::shutdown::Stop;
+use crate::telemetry::Metrics;
+
+/// How long to wait until words that could not be said are tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// For so long after its end a run is told again when the source was away.
+const AFTERMATH: Duration = Duration::from_secs(60);
+
+/// What all runs share.
+pub(super) struct Tools {
+    pub(super) client: Client,
+    pub(super) settings: Arc<CouncilSettings>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: Stop,
+    /// Changes when the source is connected (anew): what was said meanwhile was not heard.
+    pub(super) connections: watch::Receiver<u64>,
+}
+
+/// A run of the council.
+pub(super) struct Run {
+    pub(super) id: String,
+    pub(super) question: Question,
+    pub(super) settings: Arc<CouncilSettings>,
+    pub(super) voice: Voice,
+    pub(super) board: Mutex<Board>,
+    pub(super) began: Instant,
+    began_at: SystemTime,
+    /// How each place is told to stop, and why.
+    stops: Mutex<Vec<watch::Sender<Option<Ended>>>>,
+    /// Why all that are still to come are stopped too.
+    stopped: watch::Sender<Option<Ended>>,
+    viewers: watch::Sender<Viewers>,
+    pub(super) ended: watch::Sender<Option<Instant>>,
+}
+
+/// Who watches.
+#[derive(Debug, Clone, Copy, Default)]
+struct Viewers {
+    now: usize,
+    ever: bool,
+}
+
+/// Somebody watches a run, for as long as this lives.
+pub struct Viewer(Arc<Run>);
+
+impl std::fmt::Debug for Viewer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Viewer").field(&self.0.id).finish()
+    }
+}
+
+impl Viewer {
+    pub(super) fn of(run: &Arc<Run>) -> Self {
+        run.viewers.send_modify(|viewers| *viewers = Viewers { now: viewers.now + 1, ever: true });
+        Self(Arc::clone(run))
+    }
+
+    /// The name of the run.
+    pub fn run_id(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.0.viewers.send_modify(|viewers| viewers.now = viewers.now.saturating_sub(1));
+    }
+}
+
+impl Run {
+    pub(super) fn new(
+        id: String,
+        question: Question,
+        settings: Arc<CouncilSettings>,
+        voice: Voice,
+    ) -> Self {
+        Self {
+            id,
+            question,
+            settings,
+            voice,
+            board: Mutex::default(),
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+            stops: Mutex::default(),
+            stopped: watch::Sender::new(None),
+            viewers: watch::Sender::default(),
+            ended: watch::Sender::default(),
+        }
+    }
+
+    /// The first word: the run, who sits on it, and its rules.
+    pub(super) fn first_word(&self) -> Option<crate::event::Payload> {
+        let asked = |asked: &Asked| Place::new(String::new(), asked.clone(), false);
+        let places: Vec<_> = self.question.asked.iter().map(asked).collect();
+        let rules = json!({"quorum": self.question.quorum,
+            "deadlineMs": self.question.deadline.as_millis(), "scored": self.question.scored});
+        words::run(&self.id, &places, rules)
+    }
+
+    /// Runs from the first word to the last, and for as long as the run is kept.
+    pub(super) async fn proceed(self: Arc<Self>, tools: Arc<Tools>) {
+        let under_way = UnderWay::new(&tools.metrics.council_runs);
+        let mut extra = json!({});
+        let members: Vec<_> = self.question.asked.clone();
+        self.board.lock().members = members.len();
+        let stages = members.into_iter().map(|asked| (asked.seat.name.clone(), asked)).collect();
+        let scored = self.question.scored;
+        self.stage(&tools, stages, scored).await;
+        if self.question.deliberate && self.stopped.borrow().is_none() {
+            extra = second_stage::hold(&self, &tools).await;
+        }
+        self.conclude(&tools, extra).await;
+        drop(under_way);
+        self.stay(&tools).await;
+    }
+
+    /// Has places answer, all at the same time, until each has ended. Arms: an end; the deadline;
+    /// nobody watches; the source is back; words to be said again.
+    pub(super) async fn stage(
+        &self,
+        tools: &Tools,
+        asked: Vec<(String, Asked)>,
+        scored: bool,
+    ) -> Vec<usize> {
+        let places = self.seat(asked, scored);
+        let mut answers: FuturesUnordered<_> =
+            places.iter().map(|&place| self.answer(tools, place)).collect();
+        let starts = {
+            let board = self.board.lock();
+            let seated = places.iter().filter_map(|&place| board.places.get(place));
+            seated.map(|place| words::piece(place, "")).collect::<Vec<_>>()
+        };
+        self.voice.say(starts).await;
+        let mut connections = tools.connections.clone();
+        connections.mark_unchanged();
+        let deadline = sleep_until(self.began + self.question.deadline);
+        let abandoned = self.abandoned(&tools.stop);
+        tokio::pin!(deadline, abandoned);
+        loop {
+            tokio::select! {
+                ended = answers.next() => match ended {
+                    Some(place) => self.tell_end(place).await,
+                    None => return places,
+                },
+                () = &mut deadline, if !deadline.is_elapsed() => {
+                    self.stop(Ended::new(EndKind::TimeoutTotal, "the run took too long").with_code("deadline"));
+                }
+                () = &mut abandoned, if self.stopped.borrow().is_none() => {
+                    self.stop(Ended::new(EndKind::Cancelled, "nobody watched").with_code("unwatched"));
+                }
+                Ok(()) = connections.changed() => self.say_again().await,
+                () = sleep(AGAIN), if self.voice.is_behind() => self.say_again().await,
+            }
+        }
+    }
+
+    fn seat(&self, asked: Vec<(String, Asked)>, scored: bool) -> Vec<usize> {
+        let mut board = self.board.lock();
+        let first = board.places.len();
+        let mut stops = self.stops.lock();
+        for (stage, asked) in asked {
+            board.places.push(Place::new(stage, asked, scored));
+            stops.push(watch::Sender::new(self.stopped.borrow().clone()));
+        }
+        (first..board.places.len()).collect()
+    }
+
+    /// One place, to its end.
+    async fn answer(&self, tools: &Tools, place: usize) -> usize {
+        let seat = self.board.lock().seat(place);
+        let stop = self.stops.lock().get(place).map(watch::Sender::subscribe);
+        let (Some(seat), Some(mut stop)) = (seat, stop) else { return place };
+        let meter = Meter::new(&tools.metrics, &seat);
+        let clocks = Clocks::start(&seat);
+        let mut member = Member { run: self, client: &tools.client, seat, place, meter, clocks };
+        let ended = tokio::select! {
+            biased;
+            Ok(reason) = stop.wait_for(Option::is_some) => reason.clone(),
+            ended = member.answer() => Some(ended),
+        };
+        let mut board = self.board.lock();
+        if let Some(place) = board.places.get_mut(place) {
+            place.ended = ended;
+            member.meter.ended(place);
+        }
+        place
+    }
+
+    async fn tell_end(&self, place: usize) {
+        let said = {
+            let board = self.board.lock();
+            let place = board.places.get(place);
+            let end = place.and_then(|place| words::end(place, place.ended.as_ref()?));
+            let has_score = place.is_some_and(|place| place.judgement.score.is_some());
+            let verdict = has_score.then(|| board.verdict(self.question.quorum));
+            [end, verdict.and_then(|verdict| words::aggregate(&verdict))]
+        };
+        self.voice.say(said).await;
+    }
+
+    async fn conclude(&self, tools: &Tools, extra: Value) {
+        let (aggregating, complete, status) = {
+            let mut board = self.board.lock();
+            let answered = board.members().iter().any(Place::has_answer);
+            let cancelled = self.stopped.borrow().as_ref().map(|ended| ended.kind);
+            board.status = match cancelled {
+                Some(EndKind::Cancelled) => Status::Cancelled,
+                _ if answered => Status::Complete,
+                _ => Status::Failed,
+            };
+            let complete = words::complete(&words::Outcome {
+                verdict: board.verdict(self.question.quorum),
+                places: board.members(),
+                status: board.status.as_str(),
+                error: (!answered).then(|| first_error(board.members())),
+                totals: board.totals(),
+                extra,
+            });
+            board.complete.clone_from(&complete);
+            let aggregating = self.question.scored.then(words::aggregating).flatten();
+            (aggregating, complete, board.status)
+        };
+        self.voice.say([aggregating, complete]).await;
+        tools.metrics.council_runs_total.with_label_values(&[status.as_str()]).inc();
+        self.ended.send_replace(Some(Instant::now()));
+        tracing::info!(run = %self.id, status = status.as_str(),
+            seconds = self.began.elapsed().as_secs_f64(), "a run of the council is over");
+    }
+
+    /// Sees to it that the last words are heard, for a while.
+    async fn stay(&self, tools: &Tools) {
+        let mut connections = tools.connections.clone();
+        connections.mark_unchanged();
+        let over = sleep(AFTERMATH);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                () = tools.stop.requested() => return,
+                Ok(()) = connections.changed() => self.say_again().await,
+                () = sleep(AGAIN), if self.voice.is_behind() => self.say_again().await,
+            }
+        }
+    }
+
+    /// Everything from the beginning: each text begins anew, with all of it.
+    async fn say_again(&self) {
+        let everything = {
+            let board = self.board.lock();
+            let mut everything = vec![self.first_word()];
+            for place in &board.places {
+                everything.push(words::piece(place, ""));
+                if !place.text.is_empty() {
+                    everything.push(words::piece(place, &place.text));
+                }
+                everything.push(place.ended.as_ref().and_then(|ended| words::end(place, ended)));
+            }
+            everything.push(words::aggregate(&board.verdict(self.question.quorum)));
+            everything.push(board.complete.clone());
+            everything
+        };
+        self.voice.say_again(everything).await;
+    }
+
+    /// Stops all that have not ended.
+    pub(super) fn stop(&self, reason: Ended) {
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            stopped.get_or_insert_with(|| reason.clone());
+            first
+        });
+        for stop in &*self.stops.lock() {
+            stop.send_if_modified(|stopped| stopped.replace(reason.clone()).is_none());
+        }
+    }
+
+    /// Stops the places of one member. `false`: there is none that has not ended.
+    pub(super) fn stop_member(&self, name: &str, reason: &Ended) -> bool {
+        let board = self.board.lock();
+        let stops = self.stops.lock();
+        let of_member = board.places.iter().zip(&*stops).filter(|(place, _)| {
+            place.asked.seat.name == name && place.ended.is_none()
+        });
+        let told = of_member.map(|(_, stop)| stop.send_replace(Some(reason.clone())));
+        told.count() > 0
+    }
+
+    /// Resolves when nobody watches any more and the run is not to go on without viewers.
+    async fn abandoned(&self, stop: &Stop) {
+        if self.question.unwatched == Unwatched::Continue {
+            return std::future::pending().await;
+        }
+        let mut viewers = self.viewers.subscribe();
+        loop {
+            let Ok(left) = viewers.wait_for(|viewers| viewers.now == 0).await.map(|left| *left)
+            else {
+                return;
+            };
+            let at_once = self.question.unwatched == Unwatched::Cancel && left.ever;
+            let grace = if at_once { Duration::ZERO } else { self.question.grace };
+            let back = timeout(grace, viewers.wait_for(|viewers| viewers.now > 0));
+            let came_back = tokio::select! {
+                back = back => back.is_ok(),
+                // Whoever was told to leave does not come back to this node.
+                () = stop.requested() => false,
+            };
+            if !came_back {
+                return;
+            }
+        }
+    }
+
+    /// How it stands.
+    pub(super) fn state(&self) -> Value {
+        let mut state = self.board.lock().json(self.question.quorum);
+        if let Some(fields) = state.as_object_mut() {
+            fields.insert("runId".to_owned(), json!(self.id));
+            fields.insert("startedAt".to_owned(), json!(timestamp(self.began_at)));
+            fields.insert("viewers".to_owned(), json!(self.viewers.borrow().now));
+        }
+        state
+    }
+
+    /// Whether the same question may be answered by this run.
+    pub(super) fn answers_again(&self, reuse: Duration) -> bool {
+        match self.board.lock().status {
+            Status::Running => self.stopped.borrow().is_none(),
+            Status::Complete => self.began.elapsed() < reuse,
+            Status::Failed | Status::Cancelled => false,
+        }
+    }
+}
+
+/// Why nobody has answered.
+fn first_error(members: &[Place]) -> String {
+    let ended = members.iter().filter_map(|place| place.ended.as_ref());
+    let mut messages = ended.map(|ended| ended.message.clone()).filter(|text| !text.is_empty());
+    messages.next().unwrap_or_else(|| "no member has answered".to_owned())
+}
+
+/// Counts a run that is under way, however it ends.
+struct UnderWay(IntGauge);
+
+impl UnderWay {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

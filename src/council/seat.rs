@@ -1,0 +1,114 @@
+//! A member as it is set up: whom to ask, how, with which key, within which limits.
+//!
+//! Made once, at the start. A key is read here, sent to its provider, and shown to nobody.
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::dialect::Usage;
+use crate::settings::{CouncilSettings, Dialect, MemberSettings};
+
+/// One member of the council.
+pub(super) struct Seat {
+    /// Its name on the wire.
+    pub(super) name: String,
+    /// How its provider is spoken to.
+    pub(super) dialect: Dialect,
+    /// Where it is asked.
+    pub(super) url: String,
+    /// What stands in the head of a request, the key included.
+    pub(super) headers: HeaderMap,
+    /// Why it cannot be asked: what is missing.
+    pub(super) missing: Option<String>,
+    /// Whether its scores are asked for by JSON schema.
+    pub(super) by_schema: bool,
+    /// How long it may take until its first word, all attempts together.
+    pub(super) first_text: Duration,
+    /// How long it may send nothing after that.
+    pub(super) idle: Duration,
+    /// How long it may take in all.
+    pub(super) total: Duration,
+    /// The rest, as it stands in the settings.
+    pub(super) settings: MemberSettings,
+}
+
+impl Seat {
+    pub(super) fn new(name: &str, settings: &MemberSettings, council: &CouncilSettings) -> Self {
+        let dialect = settings.dialect;
+        let key = read_key(settings);
+        let headers = key.and_then(|key| headers(settings, dialect, key.as_deref()));
+        Self {
+            name: name.to_owned(),
+            dialect,
+            url: dialect.url(&settings.base_url, &settings.model),
+            missing: headers.as_ref().err().cloned(),
+            headers: headers.unwrap_or_default(),
+            by_schema: settings.schema.unwrap_or(dialect.can_schema()) && dialect.can_schema(),
+            first_text: settings.first_text.unwrap_or(council.first_text),
+            idle: settings.idle.unwrap_or(council.idle),
+            total: settings.total.unwrap_or(council.total),
+            settings: settings.clone(),
+        }
+    }
+
+    /// What so many tokens cost; `None` when a price is not known.
+    pub(super) fn cost(&self, usage: Usage) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]
+        let price = |tokens: Option<u64>, of_a_million: Option<f64>| {
+            Some(tokens.unwrap_or_default() as f64 * of_a_million? / 1e6)
+        };
+        let input = price(usage.input, self.settings.input_price)?;
+        Some(input + price(usage.output, self.settings.output_price)?)
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// `Ok(None)`: none is to be sent.
+fn read_key(settings: &MemberSettings) -> Result<Option<String>, String> {
+    let Some(source) = settings.key_source() else { return Ok(None) };
+    let key = if settings.api_key_env.is_empty() {
+        std::fs::read_to_string(&settings.api_key_file)
+            .map_err(|error| format!("{source} cannot be read: {error}"))?
+    } else {
+        std::env::var(&settings.api_key_env).map_err(|_| format!("{source} is not set"))?
+    };
+    match key.trim() {
+        "" => Err(format!("{source} is empty")),
+        key => Ok(Some(key.to_owned())),
+    }
+}
+
+fn headers(
+    settings: &MemberSettings,
+    dialect: Dialect,
+    key: Option<&str>,
+) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    // Identity: what is compressed arrives in blocks, not word by word.
+    let fixed = [("accept", "text/event-stream"), ("accept-encoding", "identity")];
+    for (name, value) in fixed.into_iter().chain(dialect.headers().iter().copied()) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let own = settings.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let secret = key.map(|key| match &settings.key_header {
+        Some(name) => (name.clone(), key.to_owned()),
+        None => {
+            let (name, value) = dialect.key_header(key);
+            (name.to_owned(), value)
+        }
+    });
+    for (name, value) in own.chain(secret) {
+        let invalid = || format!("the header {name} cannot be sent");
+        let mut value = HeaderValue::from_str(&value).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::try_from(&*name).map_err(|_| invalid())?, value);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,37 @@
+//! What is special about some channels: how much of them is kept, and how they are told to those who
+//! come late.
+
+use super::history::ChannelBounds;
+use crate::event::{Channel, ChannelPattern};
+
+/// A rule for the channels of a declared stream. The first that says something about a channel
+/// counts.
+#[derive(Debug, Clone)]
+pub struct ChannelRule {
+    /// The channels it is for.
+    pub channels: ChannelPattern,
+    /// How much history is kept.
+    pub history: Option<ChannelBounds>,
+    /// The field that tells things apart that share a channel, such as `variantId`: each thing's
+    /// last event is kept, not the channel's only.
+    pub key: Option<String>,
+    /// The field that holds pieces of a text: all of it is kept for those who come late, not the
+    /// last piece only.
+    pub text: Option<String>,
+}
+
+impl ChannelRule {
+    pub(super) fn is_for(&self, channel: &Channel) -> bool {
+        self.channels.matches(channel)
+    }
+
+    /// Whether it says anything.
+    pub fn says_something(&self) -> bool {
+        self.history.is_some() || self.tells_apart()
+    }
+
+    /// Whether it says how those who come late are told.
+    pub(super) fn tells_apart(&self) -> bool {
+        self.key.is_some() || self.text.is_some()
+    }
+}

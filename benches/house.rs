@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice::event::{Channel, Epoch, Event, Filter, Payload};
 use sluice::hub::{
-    Arrival, ChannelBounds, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, Resume,
-    SnapshotBounds, Subscriber,
+    Arrival, ChannelBounds, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering,
+    Resume, SnapshotBounds, Subscriber,
 };
 use sluice::settings::Settings;
 use sluice::shutdown::Stop;

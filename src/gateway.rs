@@ -268,5 +268,5 @@ fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
             text: stream.text.clone(),
         })
     });
-    rules.filter(|rule| rule.says_something()).collect()
+    rules.filter(ChannelRule::says_something).collect()
 }

@@ -98,6 +98,13 @@ impl Place {
         }
     }
 
+    /// Nothing was used after all, unless its provider says so.
+    pub(super) fn forget_guess(&mut self) {
+        if self.is_guess {
+            self.usage = Usage::default();
+        }
+    }
+
     pub(super) fn has_answer(&self) -> bool {
         self.ended.as_ref().is_some_and(Ended::has_answer)
     }
@@ -192,10 +199,12 @@ impl Board {
     /// How it stands, for whoever asks over HTTP.
     pub(super) fn json(&self, quorum: usize) -> Value {
         let member = |place: &Place| {
-            let status = place.ended.as_ref().map_or(
-                if place.text.is_empty() { "waiting" } else { "answering" },
-                |ended| ended.kind.as_str(),
-            );
+            let status = place
+                .ended
+                .as_ref()
+                .map_or(if place.text.is_empty() { "waiting" } else { "answering" }, |ended| {
+                    ended.kind.as_str()
+                });
             let mut member = Map::new();
             member.insert("stage".to_owned(), json!(place.stage));
             member.insert("model".to_owned(), json!(place.asked.seat.name));

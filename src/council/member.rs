@@ -86,6 +86,10 @@ impl Member<'_> {
                 Err(fault) => fault,
             };
             let has_spoken = !attempt.answer.shown().is_empty();
+            if attempt.bytes == 0 {
+                // What was refused is not billed.
+                self.note(Place::forget_guess);
+            }
             let again = if has_spoken {
                 restarts < self.seat.settings.restarts
             } else {
@@ -165,8 +169,7 @@ impl Member<'_> {
                         shown.push_str(piece);
                     } else {
                         let message = "the answer was longer than council.max_answer_bytes";
-                        ended =
-                            Some(Ended::new(EndKind::Truncated, message).with_code("too_long"));
+                        ended = Some(Ended::new(EndKind::Truncated, message).with_code("too_long"));
                     }
                 }
                 Said::Refusal(text) => attempt.refusal.push_str(&text),
@@ -332,11 +335,9 @@ impl Attempt {
             Some(_) if !self.refusal.is_empty() && self.bytes == 0 => {
                 Ok(Ended::new(EndKind::Refused, format!("the model refused: {}", self.refusal)))
             }
-            Some(Finish::Complete) if self.bytes == 0 => Ok(Ended::new(
-                EndKind::UpstreamError,
-                "the answer is empty",
-            )
-            .with_code("empty")),
+            Some(Finish::Complete) if self.bytes == 0 => {
+                Ok(Ended::new(EndKind::UpstreamError, "the answer is empty").with_code("empty"))
+            }
             Some(finish) => Ok(finish.into()),
             None => Err(cut_off()),
         }
@@ -357,8 +358,8 @@ fn cut_off() -> Fault {
     }
 }
 
-/// Doubled each time, and 50 to 100 % of it, so that many members do not come back at once.
+/// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.
 fn pause(attempts: u32) -> Duration {
     let grown = PAUSE.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)));
-    grown.min(Duration::from_secs(20)).mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    grown.min(Duration::from_secs(20)).mul_f64(fastrand::f64().mul_add(0.25, 0.75))
 }

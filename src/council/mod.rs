@@ -158,7 +158,8 @@ impl Council {
     ) -> Result<Question, Refusal> {
         let settings = self.settings();
         let prompt = settings.prompt.get(&stream.prompt);
-        let prompt = prompt.ok_or_else(|| Refusal::Invalid("there is no such prompt".to_owned()))?;
+        let prompt =
+            prompt.ok_or_else(|| Refusal::Invalid("there is no such prompt".to_owned()))?;
         let most = if stream.seats == 0 { usize::MAX } else { stream.seats };
         let asked = self.sitting().take(most).map(|seat| Asked {
             seat: Arc::clone(seat),
@@ -240,7 +241,9 @@ impl Council {
         let missing: Vec<_> = question
             .asked
             .iter()
-            .filter_map(|asked| Some(format!("{} ({})", asked.seat.missing.as_ref()?, asked.seat.name)))
+            .filter_map(|asked| {
+                Some(format!("{} ({})", asked.seat.missing.as_ref()?, asked.seat.name))
+            })
             .collect();
         if missing.len() == members {
             let missing = missing.join(", ");
@@ -336,7 +339,7 @@ impl Council {
     /// Stops a run. `false`: it is not known.
     pub fn stop(&self, run: &str) -> bool {
         let run = self.0.runs.get(run);
-        run.map(|run| run.stop(stopped())).is_some()
+        run.map(|run| run.stop(&stopped())).is_some()
     }
 
     /// Stops one member of a run. `None`: the run is not known; `Some(false)`: nothing of this
@@ -347,9 +350,10 @@ impl Council {
 
     /// What is missing so that all members can be asked.
     pub fn missing(settings: &CouncilSettings) -> Vec<String> {
-        let seats = settings.members.iter().filter_map(|name| {
-            Some(Seat::new(name, settings.member.get(name)?, settings))
-        });
+        let seats = settings
+            .members
+            .iter()
+            .filter_map(|name| Some(Seat::new(name, settings.member.get(name)?, settings)));
         seats.filter_map(|seat| Some(format!("{} ({})", seat.missing?, seat.name))).collect()
     }
 

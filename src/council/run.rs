@@ -175,10 +175,10 @@ impl Run {
                     None => return places,
                 },
                 () = &mut deadline, if !deadline.is_elapsed() => {
-                    self.stop(Ended::new(EndKind::TimeoutTotal, "the run took too long").with_code("deadline"));
+                    self.stop(&Ended::new(EndKind::TimeoutTotal, "the run took too long").with_code("deadline"));
                 }
                 () = &mut abandoned, if self.stopped.borrow().is_none() => {
-                    self.stop(Ended::new(EndKind::Cancelled, "nobody watched").with_code("unwatched"));
+                    self.stop(&Ended::new(EndKind::Cancelled, "nobody watched").with_code("unwatched"));
                 }
                 Ok(()) = connections.changed() => self.say_again().await,
                 () = sleep(AGAIN), if self.voice.is_behind() => self.say_again().await,
@@ -295,7 +295,7 @@ impl Run {
     }
 
     /// Stops all that have not ended.
-    pub(super) fn stop(&self, reason: Ended) {
+    pub(super) fn stop(&self, reason: &Ended) {
         self.stopped.send_if_modified(|stopped| {
             let first = stopped.is_none();
             stopped.get_or_insert_with(|| reason.clone());
@@ -310,9 +310,11 @@ impl Run {
     pub(super) fn stop_member(&self, name: &str, reason: &Ended) -> bool {
         let board = self.board.lock();
         let stops = self.stops.lock();
-        let of_member = board.places.iter().zip(&*stops).filter(|(place, _)| {
-            place.asked.seat.name == name && place.ended.is_none()
-        });
+        let of_member = board
+            .places
+            .iter()
+            .zip(&*stops)
+            .filter(|(place, _)| place.asked.seat.name == name && place.ended.is_none());
         let told = of_member.map(|(_, stop)| stop.send_replace(Some(reason.clone())));
         told.count() > 0
     }

@@ -23,7 +23,7 @@ pub(super) struct Runs {
     retention: Duration,
     hashers: [RandomState; 2],
     /// Oldest first.
-    runs: Mutex<LinkedHashMap<String, Entry>>,
+    table: Mutex<LinkedHashMap<String, Entry>>,
 }
 
 struct Entry {
@@ -43,13 +43,13 @@ impl Runs {
             reuse: settings.reuse,
             retention: settings.retention,
             hashers: [RandomState::new(), RandomState::new()],
-            runs: Mutex::default(),
+            table: Mutex::default(),
         }
     }
 
     /// The run of this name, unless it has ended too long ago.
     pub(super) fn get(&self, id: &str) -> Option<Arc<Run>> {
-        let runs = self.runs.lock();
+        let runs = self.table.lock();
         let entry = runs.get(id).filter(|entry| !self.is_forgotten(entry, Instant::now()))?;
         Some(Arc::clone(&entry.run))
     }
@@ -64,14 +64,13 @@ impl Runs {
         let now = Instant::now();
         let (of_caller, of_anybody) =
             (self.digest(question, Some(&caller.name)), self.digest(question, None));
-        let runs = self.runs.lock();
+        let runs = self.table.lock();
         let newest = || runs.values().rev().filter(|entry| !self.is_forgotten(entry, now));
         let of_caller = newest().find(|entry| {
             entry.of_caller == of_caller && (is_back || entry.run.answers_again(self.reuse))
         });
-        let found = of_caller.or_else(|| {
-            newest().find(|entry| is_back && entry.of_anybody == of_anybody)
-        });
+        let found =
+            of_caller.or_else(|| newest().find(|entry| is_back && entry.of_anybody == of_anybody));
         found.map(|entry| Arc::clone(&entry.run))
     }
 
@@ -93,7 +92,7 @@ impl Runs {
             of_anybody: self.digest(&run.question, None),
             of_caller: self.digest(&run.question, Some(&caller.name)),
         };
-        let mut runs = self.runs.lock();
+        let mut runs = self.table.lock();
         runs.retain(|_, entry| !self.is_forgotten(entry, now));
         let answers = |known: &&Entry| {
             known.of_caller == entry.of_caller && known.run.answers_again(self.reuse)
@@ -121,7 +120,7 @@ impl Runs {
 
     /// The run has not begun after all.
     pub(super) fn withdraw(&self, run: &Run) {
-        self.runs.lock().remove(&run.id);
+        self.table.lock().remove(&run.id);
     }
 
     fn is_forgotten(&self, entry: &Entry, now: Instant) -> bool {

@@ -45,7 +45,7 @@ impl Seat {
             url: dialect.url(&settings.base_url, &settings.model),
             missing: headers.as_ref().err().cloned(),
             headers: headers.unwrap_or_default(),
-            by_schema: settings.schema.unwrap_or(dialect.can_schema()) && dialect.can_schema(),
+            by_schema: settings.schema.unwrap_or(true) && dialect.can_schema(),
             first_text: settings.first_text.unwrap_or(council.first_text),
             idle: settings.idle.unwrap_or(council.idle),
             total: settings.total.unwrap_or(council.total),
@@ -97,11 +97,11 @@ fn headers(
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let own = settings.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let secret = key.map(|key| match &settings.key_header {
-        Some(name) => (name.clone(), key.to_owned()),
-        None => {
-            let (name, value) = dialect.key_header(key);
-            (name.to_owned(), value)
+    let secret = key.map(|key| {
+        let (name, value) = dialect.key_header(key);
+        match &settings.key_header {
+            Some(name) => (name.clone(), key.to_owned()),
+            None => (name.to_owned(), value),
         }
     });
     for (name, value) in own.chain(secret) {

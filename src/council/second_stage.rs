@@ -21,7 +21,8 @@ pub(super) async fn hold(run: &Run, tools: &Tools) -> Value {
     let (answers, voters) = {
         let board = run.board.lock();
         let answered: Vec<_> = board.members().iter().filter(|place| place.has_answer()).collect();
-        let text = |place: &&Place| (place.asked.seat.name.clone(), place.judgement.reasoning.clone());
+        let text =
+            |place: &&Place| (place.asked.seat.name.clone(), place.judgement.reasoning.clone());
         let voters: Vec<_> = answered.iter().map(|place| place.asked.clone()).collect();
         (answered.iter().map(text).collect::<Vec<_>>(), voters)
     };
@@ -83,7 +84,8 @@ async fn synthesise(
     for (member, text) in answers {
         let rank = standings.iter().find(|standing| standing.member == *member);
         let rank = rank.map(|rank| format!(" (average rank {:.2})", rank.average_rank));
-        user.push_str(&format!("\n=== {member}{} ===\n{text}\n", rank.unwrap_or_default()));
+        let rank = rank.unwrap_or_default();
+        user.push_str(&["\n=== ", member, &rank, " ===\n", text, "\n"].concat());
     }
     let system = task.system.clone();
     let asked = Asked { seat: Arc::clone(&chairman), weight: 1.0, system, user };

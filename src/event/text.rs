@@ -64,7 +64,7 @@ impl TextSoFar {
             *self = Self { start: Some(Arc::clone(event)), ends: None, text: String::new() };
             return true;
         }
-        let next = Piece { event, text, fields };
+        let next = Piece { event, fields, text };
         if let Some((_, newest)) = &mut self.ends {
             let before = Piece::read(newest, field);
             if !before.is_some_and(|before| next.goes_on(&before, field)) {
@@ -214,12 +214,11 @@ mod tests {
         let mut apart = Vec::new();
         for (index, event) in events.iter().enumerate() {
             let fields = event.payload.fields().unwrap_or_default();
-            let taken = match &mut text {
-                Some(text) => text.push(event, fields, "t"),
-                None => {
-                    text = TextSoFar::begin(event, &fields, "t");
-                    text.is_some()
-                }
+            let taken = if let Some(text) = &mut text {
+                text.push(event, fields, "t")
+            } else {
+                text = TextSoFar::begin(event, &fields, "t");
+                text.is_some()
             };
             if !taken {
                 apart.push(index);
@@ -240,6 +239,9 @@ mod tests {
         assert_eq!(told(&[one, two]), [all]);
         assert_eq!(told(&[start, one, start, one, two]), [start, all], "begun anew");
         let end = r#"{"m":"a","t":"Error","done":true}"#;
-        assert_eq!(so_far(&[start, one, end, r#"{"m":"a"}"#]), (vec![start.into(), one.into()], vec![2, 3]));
+        assert_eq!(
+            so_far(&[start, one, end, r#"{"m":"a"}"#]),
+            (vec![start.into(), one.into()], vec![2, 3])
+        );
     }
 }

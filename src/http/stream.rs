@@ -255,12 +255,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
 }
 
 /// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
-fn refuse(
-    app: &App,
-    stream: &Declared,
-    error: &str,
-    pass: Pass,
-) -> Result<Response, Problem> {
+fn refuse(app: &App, stream: &Declared, error: &str, pass: Pass) -> Result<Response, Problem> {
     let ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
     let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
     let connected = Connected {

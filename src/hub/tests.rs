@@ -66,11 +66,7 @@ fn settings(shards: usize) -> HubSettings {
         shards,
         backlog: usize::MAX,
         history: HistoryBounds {
-            channel: ChannelBounds {
-                events: 1000,
-                bytes: 1 << 20,
-                age: Duration::from_secs(60),
-            },
+            channel: ChannelBounds { events: 1000, bytes: 1 << 20, age: Duration::from_secs(60) },
             bytes: 1 << 20,
         },
         snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },

@@ -77,7 +77,6 @@ impl Streams {
     pub fn find(&self, path: &str) -> Option<(&Arc<Declared>, Pairs)> {
         self.0.iter().find_map(|stream| Some((stream, template::path_match(&stream.path, path)?)))
     }
-
 }
 
 impl Declared {

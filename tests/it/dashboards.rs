@@ -45,7 +45,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// The metrics a query names, without what a histogram adds.
 fn metrics(query: &str) -> impl Iterator<Item = &str> {
-    let ours = |word: &&str| word.starts_with("sluice_") || word.starts_with("process_");
+    let ours = |word: &&str| {
+        ["sluice_", "process_", "gen_ai_"].iter().any(|start| word.starts_with(start))
+    };
     words(query).filter(ours).map(|name| name.strip_suffix("_bucket").unwrap_or(name))
 }
 
@@ -57,7 +59,8 @@ fn declared() -> BTreeMap<String, BTreeSet<&'static str>> {
     let read = |line: &'static str| {
         let (name, rest) = line.split_once(": ")?;
         let labels = rest.split('"').skip(1).step_by(2).collect();
-        Some((format!("sluice_{name}"), labels))
+        let prefix = if name.starts_with("gen_ai_") { "" } else { "sluice_" };
+        Some((format!("{prefix}{name}"), labels))
     };
     lines.filter_map(read).collect()
 }

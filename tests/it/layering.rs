@@ -24,6 +24,7 @@ const TABLE: &str = "\
 | `session` | `event` `hub` `telemetry` `settings` `shutdown` |
 | `wire` | `event` `session` `telemetry` `shutdown` |
 | `streams` | `event` `settings` |
+| `council` | `event` `source` `settings` `telemetry` `shutdown` |
 | `http` | everything above |
 | `gateway` | everything above |
 | `demo` | everything above |
@@ -31,7 +32,7 @@ const TABLE: &str = "\
 ";
 
 /// Crates that belong to one side only, and who may use them.
-const OUTSIDE: [(&str, &[&str]); 8] = [
+const OUTSIDE: [(&str, &[&str]); 9] = [
     ("redis", &["source", "settings", "gateway"]),
     ("axum", &["http", "gateway", "demo", "main"]),
     ("hyper", &["http"]),
@@ -40,6 +41,7 @@ const OUTSIDE: [(&str, &[&str]); 8] = [
     ("tower_http", &["http"]),
     ("rustls", &["http", "main"]),
     ("tokio_rustls", &["http"]),
+    ("reqwest", &["council", "gateway", "cli"]),
 ];
 
 /// Ways to start a task or a thread that the drain does not wait for.

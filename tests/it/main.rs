@@ -19,6 +19,7 @@ mod browser;
 mod churn;
 mod cli;
 mod continuity;
+mod council;
 mod dashboards;
 mod drain;
 mod hostile;

@@ -52,14 +52,14 @@ fn the_defaults_stand_alone() {
     assert_eq!(settings.server.bind.to_string(), "127.0.0.1:8000");
     assert_eq!(settings.server.keep_alive, Duration::from_secs(15));
     assert_eq!(settings.redis.url, "");
-    assert_eq!(settings.stream.len(), 6);
+    assert_eq!(settings.stream.len(), 8);
     assert!(load("", &[]).is_ok(), "an empty file changes nothing");
 }
 
 #[test]
 fn every_key_is_needed_and_named_when_it_is_missing() {
     let values = default_values();
-    assert_eq!(values.len(), 11);
+    assert_eq!(values.len(), 12);
     for (section, keys) in &values {
         let error = Settings::deserialize(without(section, None)).unwrap_err().to_string();
         assert!(error.contains(section), "{section}: {error}");
@@ -77,7 +77,7 @@ fn every_key_is_needed_and_named_when_it_is_missing() {
 fn unknown_keys_are_refused_wherever_they_stand() {
     for section in [
         "server", "limits", "log", "redis", "events", "history", "snapshot", "outbox", "compress",
-        "publish",
+        "publish", "council",
     ] {
         assert_eq!(
             faults(&format!("[{section}]\nnope = 1")),

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::anthropic::Messages;
 use super::fault::{self, Fault};
+use super::gemini;
 use super::openai_chat::Chat;
 use super::openai_responses::Responses;
-use super::gemini;
 use crate::council::upstream::sse::Item;
 use crate::settings::Dialect;
 

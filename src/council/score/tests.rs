@@ -275,8 +275,10 @@ fn the_line_that_is_demanded_can_be_read() {
     let demand = demand(ScoreScale::One);
     assert!(demand.contains("to 1 (best)"), "{demand}");
     let line = demand.lines().find(|line| line.starts_with("SCORE: ")).unwrap();
-    let scores =
-        Scores::from_text(&line.replace('N', "0.5").replace("0.5OVELTY", "NOVELTY"), ScoreScale::One);
+    let scores = Scores::from_text(
+        &line.replace('N', "0.5").replace("0.5OVELTY", "NOVELTY"),
+        ScoreScale::One,
+    );
     let half = Some(0.5);
     let sub_scores = SubScores { psychology: half, hook_strength: half, novelty: half };
     assert_eq!(scores, Scores { score: half, sub_scores });

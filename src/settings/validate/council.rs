@@ -12,7 +12,8 @@ impl CouncilSettings {
         let council = |key: &str| format!("council.{key}");
         for name in &self.members {
             if !self.member.contains_key(name) {
-                let message = format!("{name:?} is not declared: there is no [council.member.{name}]");
+                let message =
+                    format!("{name:?} is not declared: there is no [council.member.{name}]");
                 faults.push(Fault::new("council.members", message));
             }
         }
@@ -81,9 +82,10 @@ impl MemberSettings {
             let message = "this name is that of a stage of the council";
             faults.push(Fault::new(format!("council.member.{name}"), message));
         }
-        let host = self.base_url.split_once("://").filter(|(scheme, _)| {
-            matches!(*scheme, "http" | "https")
-        });
+        let host = self
+            .base_url
+            .split_once("://")
+            .filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
         if host.is_none_or(|(_, host)| host.is_empty() || host.contains(char::is_whitespace)) {
             // It may hold a secret: it is not repeated.
             faults.push(Fault::new(at("base_url"), "not a URL such as https://api.example/v1"));
@@ -110,8 +112,7 @@ impl MemberSettings {
                 faults.push(Fault::new(at(key), "must be a number from 0"));
             }
         }
-        let times =
-            [("first_text", self.first_text), ("idle", self.idle), ("total", self.total)];
+        let times = [("first_text", self.first_text), ("idle", self.idle), ("total", self.total)];
         for (key, time) in times.into_iter().filter_map(|(key, time)| Some((key, time?))) {
             if time.is_zero() {
                 faults.push(Fault::new(at(key), "must be above 0s"));

@@ -109,7 +109,10 @@ fn a_render_event_stays_itself_and_ends_with_its_last_frame() {
     let event = event("video_render:j", &payload);
     with_shaped("render_progress", &event, |shaped| {
         assert_eq!(*shaped.json, *payload.to_string());
-        assert_eq!(shaped.end.as_ref().unwrap().outcome, complete(r#"{"jobId":"j","status":"completed"}"#));
+        assert_eq!(
+            shaped.end.as_ref().unwrap().outcome,
+            complete(r#"{"jobId":"j","status":"completed"}"#)
+        );
     });
     let not_yet = shaped(
         "render_progress",

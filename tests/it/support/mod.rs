@@ -5,6 +5,7 @@ mod certificate;
 mod client;
 mod connection;
 mod gateway;
+pub(crate) mod models;
 mod protocol;
 mod redis;
 

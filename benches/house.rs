@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice::event::{Channel, Epoch, Event, Filter, Payload};
 use sluice::hub::{
-    Arrival, ChannelBounds, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering,
-    Resume, SnapshotBounds, Subscriber,
+    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, Resume,
+    SnapshotBounds, Subscriber,
 };
 use sluice::settings::Settings;
 use sluice::shutdown::Stop;
@@ -96,12 +96,10 @@ fn hub_settings(settings: &Settings) -> HubSettings {
         shards: 1,
         backlog: settings.outbox.total_bytes,
         history: HistoryBounds {
-            channel: ChannelBounds {
-                events: history.events,
-                bytes: history.channel_bytes,
-                age: history.age,
-            },
+            events: history.events,
+            channel_bytes: history.channel_bytes,
             bytes: history.bytes,
+            age: history.age,
         },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
         rules: Arc::from([]),

@@ -14,8 +14,8 @@ use crate::council::{self, Council};
 use crate::event::ChannelPattern;
 use crate::http::{self, App, Proxies, Tls, TlsError};
 use crate::hub::{
-    ChannelBounds, ChannelRule, GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings,
-    Lingering, SnapshotBounds,
+    ChannelRule, GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering,
+    SnapshotBounds,
 };
 use crate::session::{CloseReason, Quota, Refused, Registry};
 use crate::settings::{DeliveryClass, RedisSection, Settings};
@@ -236,12 +236,10 @@ fn hub_settings(
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
         backlog: settings.outbox.total_bytes,
         history: HistoryBounds {
-            channel: ChannelBounds {
-                events: history.events,
-                bytes: history.channel_bytes,
-                age: history.age,
-            },
+            events: history.events,
+            channel_bytes: history.channel_bytes,
             bytes: history.bytes,
+            age: history.age,
         },
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
         rules: channel_rules(streams),
@@ -256,9 +254,10 @@ fn hub_settings(
 /// What the declared streams say about their channels.
 fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
     let rules = streams.iter().flat_map(|stream| {
-        let history = stream.history.map(|history| ChannelBounds {
+        let history = stream.history.map(|history| HistoryBounds {
             events: history.events,
-            bytes: history.channel_bytes,
+            channel_bytes: history.channel_bytes,
+            bytes: history.bytes,
             age: history.age,
         });
         stream.patterns().map(move |channels| ChannelRule {

@@ -5,7 +5,8 @@
 //! broken connection.
 //!
 //! ```text
-//!    POST /publish ──► Publisher ─┐
+//!    POST /publish ─┐
+//!    council ───────┴► Publisher ─┐
 //!                                 ▼        Inlet                        frames
 //!    Redis Pub/Sub ─┐                           ┌ history, snapshot
 //!                   ├─► source ─────────► hub ──┴ shards ──► session ──────► wire ──► client

@@ -35,7 +35,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fault)?;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve(settings, false)),
-        Command::Demo => runtime.block_on(serve(demo::settings(settings), true)),
+        Command::Demo => runtime.block_on(serve(settings, true)),
         Command::Check { explain } => cli::check(&settings, explain.as_deref()),
         Command::Publish { channel, json, url } => {
             runtime.block_on(cli::publish(&settings, &channel, &json, url.as_deref()))
@@ -49,7 +49,12 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
     let bind = settings.server.bind;
     let listener =
         TcpListener::bind(bind).await.map_err(|e| Failure::Bind(format!("{bind}: {e}")))?;
-    let pages = if with_demo { demo::pages() } else { Router::new() };
+    let (settings, pages) = if with_demo {
+        let address = listener.local_addr().map_err(|e| Failure::Fault(e.to_string()))?;
+        (demo::settings(settings, address), demo::pages())
+    } else {
+        (settings, Router::new())
+    };
     let gateway =
         Gateway::start(settings, listener, pages).map_err(|e| Failure::Usage(e.to_string()))?;
     if with_demo {

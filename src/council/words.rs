@@ -109,7 +109,10 @@ pub(super) fn complete(outcome: &Outcome<'_>) -> Option<Payload> {
         .collect();
     let mut said = json!({"type": SCORE, "stage": "complete", "isComplete": true,
         "finalScore": score, "timestamp": now(), "status": status, "scores": scores,
-        "compositeScore": verdict.composite, "error": error});
+        "compositeScore": verdict.composite});
+    if let Some(error) = error {
+        merge(&mut said, json!({"error": error}));
+    }
     merge(&mut said, sums(verdict));
     merge(&mut said, totals.json());
     merge(&mut said, extra.clone());

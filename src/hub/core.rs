@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::coverage::{Coverage, Lingering};
 use super::demand::Demand;
-use super::history::{History, HistoryBounds, Missed};
+use super::histories::Histories;
+use super::history::{HistoryBounds, Missed};
 use super::rule::ChannelRule;
 use super::snapshot::{SnapshotBounds, Snapshots};
 use super::subscriber::{Gap, GapReason, StartFrom, Subscriber};
@@ -87,7 +88,7 @@ pub(super) struct Join {
 pub(super) struct Core {
     epoch: Epoch,
     sequence: u64,
-    history: History,
+    history: Histories,
     snapshots: Snapshots,
     coverage: Coverage,
     /// How many subscribers of each shard listen to each filter.
@@ -104,7 +105,7 @@ impl Core {
         Self {
             epoch: Epoch::random(),
             sequence: 0,
-            history: History::new(settings.history, Arc::clone(&settings.rules)),
+            history: Histories::new(settings.history, &settings.rules),
             snapshots: Snapshots::new(settings.snapshot, settings.rules),
             coverage: Coverage::new(settings.standing, settings.linger, demand),
             interest: Topics::default(),
@@ -316,7 +317,7 @@ impl Core {
         self.interest.len()
     }
 
-    pub(super) fn history(&self) -> &History {
+    pub(super) fn history(&self) -> &Histories {
         &self.history
     }
 

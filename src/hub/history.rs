@@ -12,34 +12,24 @@ use hashlink::LinkedHashMap;
 use tokio::time::Instant;
 
 use super::names::Names;
-use super::rule::ChannelRule;
 use crate::event::{Channel, Event, Filter};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryBounds {
-    /// Of each channel that no rule is for.
-    pub channel: ChannelBounds,
+    /// Events per channel.
+    pub events: usize,
+    /// Bytes per channel; its newest event is kept however large.
+    pub channel_bytes: usize,
     /// Bytes of all channels together.
     pub bytes: usize,
-}
-
-/// How much is kept of one channel.
-#[derive(Debug, Clone, Copy)]
-pub struct ChannelBounds {
-    /// Events.
-    pub events: usize,
-    /// Bytes; the newest event is kept however large.
-    pub bytes: usize,
-    /// Age of an event. A silent channel may stay until those that have been silent for longer are
-    /// let go of.
+    /// Age of an event.
     pub age: Duration,
 }
 
 #[derive(Debug)]
 pub(super) struct History {
     bounds: HistoryBounds,
-    rules: Arc<[ChannelRule]>,
     /// Least recently published first.
     rings: LinkedHashMap<Channel, Ring>,
     /// The same channels by name, for patterns.
@@ -49,9 +39,8 @@ pub(super) struct History {
     floor: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ring {
-    bounds: ChannelBounds,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
     /// The highest sequence that was let go of.
@@ -68,9 +57,8 @@ pub(super) enum Missed<E> {
 }
 
 impl History {
-    pub(super) fn new(bounds: HistoryBounds, rules: Arc<[ChannelRule]>) -> Self {
-        let (rings, names) = (LinkedHashMap::new(), Names::default());
-        Self { bounds, rules, rings, names, bytes: 0, floor: 0 }
+    pub(super) fn new(bounds: HistoryBounds) -> Self {
+        Self { bounds, rings: LinkedHashMap::new(), names: Names::default(), bytes: 0, floor: 0 }
     }
 
     /// Keeps `event`, and lets go of what no longer fits.
@@ -79,14 +67,13 @@ impl History {
             self.bytes += event.weight();
             ring.events.push_back(Arc::clone(event));
             ring.bytes += event.weight();
-            while ring.exceeds(event.received) {
+            while ring.exceeds(self.bounds, event.received) {
                 self.bytes -= ring.evict();
             }
             self.rings.to_back(&event.channel);
-        } else if let Some(bounds) = self.bounds_of(&event.channel) {
+        } else if self.bounds.events > 0 {
             self.bytes += event.weight();
             let ring = Ring {
-                bounds,
                 events: VecDeque::from([Arc::clone(event)]),
                 bytes: event.weight(),
                 floor: self.floor,
@@ -102,7 +89,7 @@ impl History {
     /// Lets go of channels that have been silent for longer than the age.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.rings.front().is_some_and(|(_, ring)| {
-            ring.events.back().is_none_or(|last| now - last.received > ring.bounds.age)
+            ring.events.back().is_none_or(|last| now - last.received > self.bounds.age)
         }) {
             self.forget_oldest();
         }
@@ -161,12 +148,6 @@ impl History {
         }
     }
 
-    /// `None`: nothing is kept of it.
-    fn bounds_of(&self, channel: &Channel) -> Option<ChannelBounds> {
-        let rule = self.rules.iter().find_map(|rule| rule.history.filter(|_| rule.is_for(channel)));
-        Some(rule.unwrap_or(self.bounds.channel)).filter(|bounds| bounds.events > 0)
-    }
-
     fn forget_oldest(&mut self) -> bool {
         let Some((channel, ring)) = self.rings.pop_front() else { return false };
         self.names.remove(&channel);
@@ -182,10 +163,10 @@ impl Ring {
         self.events.partition_point(|event| event.position.sequence <= sequence)
     }
 
-    fn exceeds(&self, now: Instant) -> bool {
-        self.events.len() > self.bounds.events
-            || self.events.len() > 1 && self.bytes > self.bounds.bytes
-            || self.is_stale(now, self.bounds.age)
+    fn exceeds(&self, bounds: HistoryBounds, now: Instant) -> bool {
+        self.events.len() > bounds.events
+            || self.events.len() > 1 && self.bytes > bounds.channel_bytes
+            || self.is_stale(now, bounds.age)
     }
 
     fn is_stale(&self, now: Instant, age: Duration) -> bool {
@@ -220,38 +201,6 @@ mod tests {
         Arc::new(Event::new(Channel::new(name).unwrap(), payload, position))
     }
 
-    fn history(channel: ChannelBounds, bytes: usize) -> History {
-        History::new(HistoryBounds { channel, bytes }, Arc::from([]))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rule_keeps_more_and_for_longer() {
-        let rule = ChannelRule {
-            channels: ChannelPattern::new("run:*").unwrap(),
-            history: Some(ChannelBounds { events: 3, bytes: 10_000, age: Duration::from_secs(90) }),
-            key: None,
-            text: None,
-        };
-        let bounds = ChannelBounds { events: 1, bytes: 10_000, age: Duration::from_secs(60) };
-        let bounds = HistoryBounds { channel: bounds, bytes: usize::MAX };
-        let mut history = History::new(bounds, Arc::from([rule]));
-        for n in 1..=4 {
-            history.push(&event(n, "run:1"));
-            history.push(&event(n, "other"));
-        }
-        let after = |history: &History, name, n| history.after(n, &[Filter::parse(name).unwrap()]);
-        assert!(matches!(after(&history, "run:1", 1), Missed::Events(missed) if missed.len() == 3));
-        assert_eq!(after(&history, "other", 1), Missed::Evicted);
-        tokio::time::advance(Duration::from_secs(80)).await;
-        history.push(&event(5, "new"));
-        history.expire(Instant::now());
-        assert!(matches!(after(&history, "run:1", 2), Missed::Events(missed) if missed.len() == 2));
-        tokio::time::advance(Duration::from_secs(20)).await;
-        history.expire(Instant::now());
-        assert_eq!(after(&history, "run:1", 2), Missed::Evicted);
-        assert_eq!(history.channels(), 1, "those behind it are let go of too");
-    }
-
     proptest! {
         /// Against a plain list of everything ever said: what `after` returns is exact, or it
         /// says that it is not.
@@ -264,7 +213,7 @@ mod tests {
             filters in prop::collection::vec("[ab]:[xy*]", 1..3),
         ) {
             let bytes = channels * event(1, "a:x").weight();
-            let mut history = history(ChannelBounds { events, bytes: bytes / 2, age: Duration::MAX }, bytes);
+            let mut history = History::new(HistoryBounds { events, channel_bytes: bytes / 2, bytes, age: Duration::MAX });
             let all: Vec<_> = names.iter().zip(1..).map(|(name, n)| event(n, name)).collect();
             for event in &all {
                 history.push(event);
@@ -289,8 +238,13 @@ mod tests {
     #[test]
     fn a_million_finished_jobs_do_not_stay() {
         let one = event(1, "job:0000000").weight();
-        let bounds = ChannelBounds { events: 8, bytes: one, age: Duration::from_secs(60) };
-        let mut history = history(bounds, 1000 * one);
+        let bounds = HistoryBounds {
+            events: 8,
+            channel_bytes: one,
+            bytes: 1000 * one,
+            age: Duration::from_secs(60),
+        };
+        let mut history = History::new(bounds);
         (1..=1_000_000).for_each(|n| history.push(&event(n, &format!("job:{n:07}"))));
         assert_eq!((history.channels(), history.bytes()), (1000, 1000 * one));
         let gone = [Filter::parse("job:0000001").unwrap()];
@@ -300,8 +254,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_expires() {
-        let bounds = ChannelBounds { events: 8, bytes: 1000, age: Duration::from_secs(60) };
-        let mut history = history(bounds, usize::MAX);
+        let bounds = HistoryBounds {
+            events: 8,
+            channel_bytes: 1000,
+            bytes: usize::MAX,
+            age: Duration::from_secs(60),
+        };
+        let mut history = History::new(bounds);
         history.push(&event(1, "a"));
         tokio::time::advance(Duration::from_secs(40)).await;
         history.push(&event(2, "b"));

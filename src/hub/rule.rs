@@ -1,7 +1,7 @@
 //! What is special about some channels: how much of them is kept, and how they are told to those who
 //! come late.
 
-use super::history::ChannelBounds;
+use super::history::HistoryBounds;
 use crate::event::{Channel, ChannelPattern};
 
 /// A rule for the channels of a declared stream. The first that says something about a channel
@@ -10,8 +10,8 @@ use crate::event::{Channel, ChannelPattern};
 pub struct ChannelRule {
     /// The channels it is for.
     pub channels: ChannelPattern,
-    /// How much history is kept.
-    pub history: Option<ChannelBounds>,
+    /// How much history is kept, of all these channels together.
+    pub history: Option<HistoryBounds>,
     /// The field that tells things apart that share a channel, such as `variantId`: each thing's
     /// last event is kept, not the channel's only.
     pub key: Option<String>,

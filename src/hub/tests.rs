@@ -66,8 +66,10 @@ fn settings(shards: usize) -> HubSettings {
         shards,
         backlog: usize::MAX,
         history: HistoryBounds {
-            channel: ChannelBounds { events: 1000, bytes: 1 << 20, age: Duration::from_secs(60) },
+            events: 1000,
+            channel_bytes: 1 << 20,
             bytes: 1 << 20,
+            age: Duration::from_secs(60),
         },
         snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },
         rules: Arc::from([]),

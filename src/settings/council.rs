@@ -40,6 +40,7 @@ pub struct CouncilSettings {
     pub deliberate: bool,
     pub chairman: String,
     pub prompt: BTreeMap<String, PromptSettings>,
+    #[serde(default)]
     pub member: BTreeMap<String, MemberSettings>,
 }
 
@@ -130,6 +131,33 @@ pub enum Dialect {
 }
 
 impl MemberSettings {
+    /// A member about which nothing else is said.
+    pub fn new(dialect: Dialect, base_url: &str, model: &str) -> Self {
+        Self {
+            dialect,
+            base_url: base_url.to_owned(),
+            model: model.to_owned(),
+            api_key_env: String::new(),
+            api_key_file: PathBuf::new(),
+            key_header: None,
+            headers: BTreeMap::new(),
+            extra: serde_json::Map::new(),
+            weight: one(),
+            schema: None,
+            system: None,
+            user: None,
+            max_tokens: None,
+            first_text: None,
+            idle: None,
+            total: None,
+            attempts: three(),
+            restarts: 0,
+            input_price: None,
+            output_price: None,
+            budget: 0.0,
+        }
+    }
+
     /// Where the key comes from, for people; `None`: no key is sent.
     pub fn key_source(&self) -> Option<String> {
         match (self.api_key_env.as_str(), self.api_key_file.to_str().unwrap_or("?")) {

@@ -134,6 +134,9 @@ fn collect(mut merged: Table, defaults: &Table, faults: &mut Vec<Fault>) -> Opti
 
 /// The message without the value it is about, which may be a secret.
 fn without_value(message: &str) -> &str {
+    if message.starts_with("missing field") {
+        return message;
+    }
     message.rfind("expected").and_then(|at| message.get(at..)).unwrap_or("cannot be read")
 }
 

@@ -102,6 +102,7 @@ pub struct EndSettings {
 pub struct StreamHistory {
     pub events: usize,
     pub channel_bytes: usize,
+    pub bytes: usize,
     #[serde(with = "humantime_serde")]
     pub age: Duration,
 }

@@ -23,8 +23,9 @@ const TEST: &str = "tests/run";
 async fn demo() -> (Gateway, String) {
     // Every test may come first.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let settings = demo::settings(Settings::load(None, []).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings =
+        demo::settings(Settings::load(None, []).unwrap(), listener.local_addr().unwrap());
     let gateway = Gateway::start(settings, listener, demo::pages()).unwrap();
     demo::start(&gateway);
     let base = format!("http://{}", gateway.address());

@@ -21,7 +21,8 @@ async fn members_of_every_dialect_are_heard_on_one_stream() {
     ]))
     .await;
     let config = [
-        "council.members = [\"gemini\", \"claude\", \"gpt4\", \"responses\", \"router\"]\n".to_owned(),
+        "council.members = [\"gemini\", \"claude\", \"gpt4\", \"responses\", \"router\"]\n"
+            .to_owned(),
         member("gemini", "gemini", &aimock.url("/v1beta"), ""),
         member("claude", "anthropic", &aimock.url("/v1"), ""),
         member("gpt4", "openai-chat", &aimock.url("/v1"), "weight = 2"),

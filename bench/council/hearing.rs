@@ -82,7 +82,7 @@ impl Hearing {
         let Progress { stage, thinking, is_complete } = serde_json::from_slice(data)?;
         let thinking = thinking.unwrap_or_default();
         match stage.as_deref() {
-            None | Some("aggregating" | "complete") => Ok(()),
+            None | Some("run" | "aggregate" | "aggregating" | "complete") => Ok(()),
             Some(stage) if is_complete && thinking.is_empty() => {
                 self.finish(stage);
                 Ok(())

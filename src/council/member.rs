@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use reqwest::Client;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::answer::{Answer, Judgement};
 use super::board::{Board, Place, add};
@@ -55,6 +56,8 @@ struct Attempt {
     answer: Answer,
     /// Bytes of the model's words, the hidden ones included.
     bytes: usize,
+    /// When something came last, whatever it was.
+    heard: Instant,
     refusal: String,
     finish: Option<Finish>,
     over: bool,
@@ -138,17 +141,36 @@ impl Member<'_> {
         let Ok(opened) = opened else { return Ok(self.out_of_time(attempt)) };
         let mut upstream = opened?;
         let mut said = Vec::new();
+        // Moved when patience ends sooner, or when it goes off: not for each word.
+        let alarm = sleep_until(self.patience(attempt));
+        tokio::pin!(alarm);
         loop {
-            let limit = self.patience(attempt);
-            let more = match timeout_at(limit, upstream.next(&mut said)).await {
-                Ok(more) => more?,
-                Err(_) => return Ok(self.out_of_time(attempt)),
+            let more = tokio::select! {
+                biased;
+                more = upstream.next(&mut said) => more?,
+                () = &mut alarm => {
+                    let patience = self.patience(attempt);
+                    if patience <= Instant::now() {
+                        return Ok(self.out_of_time(attempt));
+                    }
+                    alarm.as_mut().reset(patience);
+                    continue;
+                }
             };
+            attempt.heard = Instant::now();
             if let Some(ended) = self.take_in(attempt, &mut said).await? {
                 return Ok(ended);
             }
+            if attempt.over {
+                // A connection whose answer has been read to its end can be used again.
+                drop(upstream.next(&mut said).now_or_never());
+            }
             if !more || attempt.over {
                 return attempt.ended();
+            }
+            let patience = self.patience(attempt);
+            if patience < alarm.deadline() {
+                alarm.as_mut().reset(patience);
             }
         }
     }
@@ -237,13 +259,12 @@ impl Member<'_> {
 
     /// Until when the next bytes have to come.
     fn patience(&self, attempt: &Attempt) -> Instant {
-        let now = Instant::now();
         let patience = if attempt.finish.is_some() {
-            now + AFTERWORDS
-        } else if attempt.answer.shown().is_empty() && attempt.bytes == 0 {
+            attempt.heard + AFTERWORDS
+        } else if attempt.bytes == 0 {
             self.clocks.first_text
         } else {
-            now + self.seat.idle
+            attempt.heard + self.seat.idle
         };
         patience.min(self.clocks.total)
     }
@@ -320,6 +341,7 @@ impl Attempt {
         Self {
             answer: Answer::new(most_bytes),
             bytes: 0,
+            heard: Instant::now(),
             refusal: String::new(),
             finish: None,
             over: false,

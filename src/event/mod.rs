@@ -6,6 +6,7 @@
 
 mod batch;
 mod channel;
+mod fields;
 mod frame;
 mod payload;
 mod position;
@@ -20,8 +21,9 @@ use tokio::time::Instant;
 
 pub use batch::{Batch, BatchCache};
 pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
+pub use fields::Fields;
 pub use frame::{Frame, FrameCache, Variant};
-pub use payload::{Fields, Payload, PayloadError};
+pub use payload::{Payload, PayloadError};
 pub use position::{Epoch, Position, PositionError};
 pub use shape::{End, Outcome, Run, Shape, ShapeId, Shaped};
 pub use text::{TextSoFar, merge};

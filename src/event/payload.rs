@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
+
+use super::Fields;
 
 /// A JSON text without line breaks. Cheap to clone; never changed on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(Arc<str>);
-
-/// An object whose values stay as they were written: order, digits and unknown fields included.
-pub type Fields<'a> = indexmap::IndexMap<String, &'a RawValue>;
 
 /// Why bytes are no payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

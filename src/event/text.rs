@@ -4,12 +4,15 @@
 //! are joined as they are written, so nothing of them changes, half a surrogate pair included. A
 //! piece with an empty text begins its text anew: it goes on from nothing, and stands alone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::{Event, Fields, Payload};
 
+/// Pieces with more fields stand alone.
+const MOST_FIELDS: usize = 64;
 /// Newer pieces may have a newer one.
 const TIMESTAMP: &str = "timestamp";
 
@@ -35,69 +38,93 @@ pub fn merge<'a>(
 }
 
 /// The text of one thing as far as it has come: what a client that comes late has to be told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TextSoFar {
     /// The event with which it began anew, if there was one.
     start: Option<Arc<Event>>,
-    /// The first piece and the newest.
-    ends: Option<(Arc<Event>, Arc<Event>)>,
+    /// What followed, each told as one event.
+    runs: VecDeque<Run>,
+}
+
+/// Pieces that go on into each other.
+#[derive(Debug)]
+struct Run {
+    oldest: Arc<Event>,
+    newest: Arc<Event>,
+    /// What they say besides, as it is written: so that the one before need not be read again.
+    besides: Vec<(Box<str>, Box<str>)>,
     /// As it is written in JSON, without the quotes.
     text: String,
 }
 
-impl TextSoFar {
-    /// Begins with `event`, if it is a piece: if `field` is a text.
-    pub fn begin(event: &Arc<Event>, fields: &Fields<'_>, field: &str) -> Option<Self> {
-        let text = written(fields, field)?;
-        let event = Arc::clone(event);
-        if text.is_empty() {
-            return Some(Self { start: Some(event), ends: None, text: String::new() });
-        }
-        let ends = Some((Arc::clone(&event), event));
-        Some(Self { start: None, ends, text: text.to_owned() })
-    }
+/// Runs that are kept; then the oldest gives way. Whoever says something else besides with each piece
+/// has as many as pieces.
+const MOST_RUNS: usize = 256;
 
-    /// Takes in `event`, if it is a piece that goes on from here or begins the text anew.
-    pub fn push(&mut self, event: &Arc<Event>, fields: Fields<'_>, field: &str) -> bool {
-        let Some(text) = written(&fields, field) else { return false };
+impl TextSoFar {
+    /// Takes in `event`, if it is a piece: if `field` is a text.
+    pub fn push(&mut self, event: &Arc<Event>, fields: &Fields<'_>, field: &str) -> bool {
+        let Some(text) = written(fields, field) else { return false };
         if text.is_empty() {
-            *self = Self { start: Some(Arc::clone(event)), ends: None, text: String::new() };
-            return true;
-        }
-        let next = Piece { event, fields, text };
-        if let Some((_, newest)) = &mut self.ends {
-            let before = Piece::read(newest, field);
-            if !before.is_some_and(|before| next.goes_on(&before, field)) {
-                return false;
-            }
-            *newest = Arc::clone(event);
+            *self = Self { start: Some(Arc::clone(event)), runs: VecDeque::new() };
+        } else if let Some(run) = self.runs.back_mut().filter(|run| run.goes_on(fields, field)) {
+            run.newest = Arc::clone(event);
+            run.text.push_str(text);
         } else {
-            self.ends = Some((Arc::clone(event), Arc::clone(event)));
+            self.runs.push_back(Run::new(event, fields, text, field));
+            if self.runs.len() > MOST_RUNS {
+                self.runs.pop_front();
+            }
         }
-        self.text.push_str(next.text);
         true
     }
 
-    /// What stands for all of it: the event with which it began, and one event with the text.
+    /// What stands for all of it: the event with which it began, and one for each run.
     pub fn events(&self, field: &str) -> impl Iterator<Item = Arc<Event>> {
-        let whole = self.ends.as_ref().and_then(|(oldest, newest)| {
-            let newest = Piece::read(newest, field)?;
-            newest.with_text(oldest, &self.text, field).map(Arc::new)
-        });
-        self.start.clone().into_iter().chain(whole)
+        let whole = |run: &Run| {
+            let newest = Piece::read(&run.newest, field)?;
+            newest.with_text(&run.oldest, &run.text, field).map(Arc::new)
+        };
+        self.start.clone().into_iter().chain(self.runs.iter().filter_map(whole))
     }
 
     /// The newest event of it.
     pub fn newest(&self) -> Option<&Arc<Event>> {
-        self.ends.as_ref().map(|(_, newest)| newest).or(self.start.as_ref())
+        self.runs.back().map(|run| &run.newest).or(self.start.as_ref())
     }
 
     /// About how many bytes it holds in memory.
     pub fn weight(&self) -> usize {
-        let ends = self.ends.iter().flat_map(|(oldest, newest)| [oldest, newest]);
-        let events = self.start.iter().chain(ends);
-        self.text.capacity() + events.map(|event| event.weight()).sum::<usize>()
+        let start = self.start.as_ref().map_or(0, |event| event.weight());
+        start + self.runs.iter().map(Run::weight).sum::<usize>()
     }
+}
+
+impl Run {
+    fn new(event: &Arc<Event>, fields: &Fields<'_>, text: &str, field: &str) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.into(), value.into());
+        Self {
+            oldest: Arc::clone(event),
+            newest: Arc::clone(event),
+            besides: besides(fields, field).map(owned).collect(),
+            text: text.to_owned(),
+        }
+    }
+
+    fn goes_on(&self, fields: &Fields<'_>, field: &str) -> bool {
+        let before = self.besides.iter().map(|(name, value)| (&**name, &**value));
+        before.eq(besides(fields, field))
+    }
+
+    fn weight(&self) -> usize {
+        self.text.capacity() + 2 * self.newest.weight() + self.oldest.weight()
+    }
+}
+
+/// All that a piece says but its text, and that it has a timestamp, but not which.
+fn besides<'a>(fields: &'a Fields<'_>, field: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let others = fields.iter().filter(move |(name, _)| *name != field);
+    others.map(|(name, value)| (name, if name == TIMESTAMP { "" } else { value.get() }))
 }
 
 struct Piece<'a> {
@@ -118,20 +145,22 @@ impl<'a> Piece<'a> {
     fn with_text(self, oldest: &Event, text: &str, field: &str) -> Option<Event> {
         let text = RawValue::from_string(format!("\"{text}\"")).ok()?;
         let mut fields: Fields<'_> = self.fields;
-        fields.insert(field.to_owned(), &text);
+        fields.set(field, &text);
         let json = serde_json::to_vec(&fields).ok()?;
         let payload = Payload::parse(&json, usize::MAX).ok()?;
         Some(Event::merged(oldest, self.event, payload))
     }
 
     fn goes_on(&self, first: &Self, field: &str) -> bool {
-        let same = |(name, value): (&String, &&RawValue)| {
-            let before = first.fields.get(name).map(|value| value.get());
+        let same = |(name, value): (&str, &RawValue)| {
+            let before = first.fields.get(name).map(RawValue::get);
             name == field || before.is_some_and(|b| name == TIMESTAMP || b == value.get())
         };
         !self.text.is_empty()
             && self.event.channel == first.event.channel
             && self.fields.len() == first.fields.len()
+            // Each is looked for among all.
+            && self.fields.len() <= MOST_FIELDS
             && self.fields.iter().all(same)
     }
 }
@@ -210,22 +239,15 @@ mod tests {
     /// What a client that comes late is told of these, and which of them were no part of a text.
     fn so_far(payloads: &[&str]) -> (Vec<String>, Vec<usize>) {
         let events = events(payloads);
-        let mut text: Option<TextSoFar> = None;
+        let mut text = TextSoFar::default();
         let mut apart = Vec::new();
         for (index, event) in events.iter().enumerate() {
-            let fields = event.payload.fields().unwrap_or_default();
-            let taken = if let Some(text) = &mut text {
-                text.push(event, fields, "t")
-            } else {
-                text = TextSoFar::begin(event, &fields, "t");
-                text.is_some()
-            };
-            if !taken {
+            if !text.push(event, &event.payload.fields().unwrap_or_default(), "t") {
                 apart.push(index);
             }
         }
-        let told = text.iter().flat_map(|text| text.events("t"));
-        (told.map(|event| event.payload.as_str().to_owned()).collect(), apart)
+        let told = text.events("t").map(|event| event.payload.as_str().to_owned());
+        (told.collect(), apart)
     }
 
     #[test]
@@ -241,7 +263,15 @@ mod tests {
         let end = r#"{"m":"a","t":"Error","done":true}"#;
         assert_eq!(
             so_far(&[start, one, end, r#"{"m":"a"}"#]),
-            (vec![start.into(), one.into()], vec![2, 3])
+            (vec![start.into(), one.into(), end.into()], vec![3])
         );
+    }
+
+    #[test]
+    fn what_says_something_else_besides_is_told_apart_and_nothing_is_left_out() {
+        let piece = |n: usize| format!(r#"{{"t":"x","n":{n}}}"#);
+        let pieces: Vec<_> = (0..MOST_RUNS).map(piece).collect();
+        let all: Vec<_> = pieces.iter().map(String::as_str).collect();
+        assert_eq!(so_far(&all).0, pieces);
     }
 }

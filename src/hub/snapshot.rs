@@ -153,16 +153,16 @@ impl Latest {
     fn take_in(&mut self, event: &Arc<Event>, rule: Option<&ChannelRule>) -> Change {
         let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
         let key = rule.and_then(|rule| fields.get(rule.key.as_ref()?));
-        let known = |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(|key| key.get());
+        let known = |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(serde_json::value::RawValue::get);
         let text = rule.and_then(|rule| rule.text.as_deref());
         if let Some(keyed) = self.by_key.iter_mut().find(known) {
             let gone = keyed.weight();
-            keyed.take_in(event, fields, text);
+            keyed.take_in(event, &fields, text);
             return Change { added: keyed.weight(), gone };
         }
         let oldest = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
         let mut keyed = Keyed { key: key.map(|key| key.get().into()), event: None, text: None };
-        keyed.take_in(event, fields, text);
+        keyed.take_in(event, &fields, text);
         let change =
             Change { added: keyed.weight(), gone: oldest.map_or(0, |oldest| oldest.weight()) };
         self.by_key.push(keyed);
@@ -172,14 +172,11 @@ impl Latest {
 
 impl Keyed {
     /// `text`: the field of pieces of a text.
-    fn take_in(&mut self, event: &Arc<Event>, fields: Fields<'_>, text: Option<&str>) {
+    fn take_in(&mut self, event: &Arc<Event>, fields: &Fields<'_>, text: Option<&str>) {
         if let Some(field) = text {
-            if let Some(text) = &mut self.text {
-                if text.so_far.push(event, fields, field) {
-                    return;
-                }
-            } else if let Some(so_far) = TextSoFar::begin(event, &fields, field) {
-                self.text = Some(Box::new(Text { field: field.to_owned(), so_far }));
+            let fresh = || Box::new(Text { field: field.to_owned(), so_far: TextSoFar::default() });
+            let text = self.text.get_or_insert_with(fresh);
+            if text.so_far.push(event, fields, field) {
                 return;
             }
         }

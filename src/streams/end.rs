@@ -50,12 +50,21 @@ impl EndRule {
 
 impl Condition {
     fn fits(&self, value: &RawValue) -> bool {
+        if let (Some(text), Self::OneOf(values)) = (plain_text(value), self) {
+            return values.iter().any(|value| value.as_str() == Some(text));
+        }
         let Ok(value) = serde_json::from_str::<Value>(value.get()) else { return false };
         match self {
             Self::OneOf(values) => values.contains(&value),
             Self::AtLeast { at_least } => value.as_f64().is_some_and(|value| value >= *at_least),
         }
     }
+}
+
+/// The text, if it is one that needs no decoding.
+fn plain_text(value: &RawValue) -> Option<&str> {
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text)
 }
 
 /// `{field}` is taken from the event (`null` if it has none); everything else stands for itself.

@@ -79,7 +79,7 @@ impl DeclaredShape {
         let wrapped = matches!(self.name, ShapeName::Envelope | ShapeName::Chunk);
         let text = if wrapped { event.payload.as_str() } else { &json };
         let Ok(fields) = serde_json::from_str::<Fields<'_>>(text) else { return };
-        let kind = fields.get("type").and_then(|kind| string(kind));
+        let kind = fields.get("type").and_then(string);
         let kind = if wrapped { self.event_type.clone().or(kind) } else { kind };
         shaped.is_notice = kind.as_ref().is_some_and(|kind| self.notices.contains(kind));
         shaped.kind = kind.map(Into::into);
@@ -92,7 +92,7 @@ impl DeclaredShape {
 fn with_type(event: &Event, event_type: Option<&str>) -> Arc<str> {
     let payload = event.payload.shared();
     let Some(event_type) = event_type else { return payload };
-    let Some(fields) = event.payload.fields().filter(|fields| !fields.contains_key("type")) else {
+    let Some(fields) = event.payload.fields().filter(|fields| fields.get("type").is_none()) else {
         return payload;
     };
     let rest = payload.strip_prefix('{').unwrap_or_default().trim_start();

@@ -2,6 +2,7 @@
 //!
 //! The fields of the payload are kept; what clients expect is added or put right.
 
+use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -26,11 +27,11 @@ impl<'a> Job<'a> {
         let fields = event.payload.fields()?;
         let (kind, suffix) = event.channel.as_str().split_once(':').unwrap_or_default();
         let is_task = kind == "task_progress";
-        let text = |name: &str| fields.get(name).and_then(|value| string(value));
-        let id = ["jobId", "job_id", "task_id"].iter().find_map(|name| fields.get(*name));
+        let text = |name: &str| fields.get(name).and_then(string);
+        let id = ["jobId", "job_id", "task_id"].iter().find_map(|name| fields.get(name));
         let id =
             id.and_then(|id| serde_json::from_str(id.get()).ok()).filter(|id| *id != Value::Null);
-        let progress = fields.get("progress").and_then(|value| number(value));
+        let progress = fields.get("progress").and_then(number);
         let mut job = Self {
             id: id.unwrap_or_else(|| json!(suffix)),
             status: text("status"),
@@ -62,12 +63,12 @@ impl<'a> Job<'a> {
         let written = |value: &Value| RawValue::from_string(value.to_string()).ok();
         let first: Vec<_> = first
             .iter()
-            .map(|(name, value)| Some((name.clone(), written(value)?)))
+            .map(|(name, value)| Some((name.as_str(), written(value)?)))
             .collect::<Option<_>>()?;
-        let mut all: Fields<'_> =
-            first.iter().map(|(name, value)| (name.clone(), &**value)).collect();
-        for (name, value) in &self.fields {
-            all.entry(name.clone()).or_insert(value);
+        let mut all: IndexMap<&str, &RawValue> =
+            first.iter().map(|(name, value)| (*name, &**value)).collect();
+        for (name, value) in self.fields.iter() {
+            all.entry(name).or_insert(value);
         }
         serde_json::to_string(&all).ok()
     }

@@ -11,7 +11,7 @@ use crate::event::{Event, Run, Shape};
 /// The event, and the run it belongs to.
 pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, Run)> {
     let job = Job::read(event)?;
-    let already = job.fields.get("type").and_then(|kind| string(kind));
+    let already = job.fields.get("type").and_then(string);
     if already.as_deref() == Some("video_render_progress") {
         let progress = job.progress.unwrap_or_default();
         return Some((event.payload.as_str().to_owned(), run(event, shape, progress)));
@@ -43,7 +43,7 @@ struct Frames {
 
 impl Frames {
     fn of(job: &Job<'_>) -> Self {
-        let metadata = job.fields.get("metadata").map(|value| value.get()).unwrap_or_default();
+        let metadata = job.fields.get("metadata").map(serde_json::value::RawValue::get).unwrap_or_default();
         let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
         let field = |snake: &str, camel: &str| {
             let own =

@@ -1,0 +1,142 @@
+//! An object whose values stay as they were written: order, digits and unknown fields included.
+//!
+//! Made for the few fields of an event: names are borrowed, and looked for one after the other.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+/// Room for the fields of most events.
+const FEW: usize = 8;
+
+/// See the module. Of a name that is there twice the last counts, as in most readers of JSON.
+#[derive(Debug, Clone, Default)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// Every field, in the order they are written.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts `value` in the place of a field's value, or at the end if there was no such field.
+    pub fn set(&mut self, name: &str, value: &'a RawValue) {
+        match self.0.iter_mut().rev().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((Cow::Owned(name.to_owned()), value)),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(FEW);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        from.deserialize_map(Object)
+    }
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(self.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Borrowed unless it is written with escapes. A `Cow` by itself is always read as owned.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        from.deserialize_str(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(json: &str) -> Fields<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn values_and_order_stay_as_they_were_written() {
+        let json = r#"{"b":1.50,"\u0061":"\u0062","c":{"z":1, "y":2}}"#;
+        let value = RawValue::from_string("7".to_owned()).unwrap();
+        let mut fields = fields(json);
+        assert_eq!(fields.get("a").unwrap().get(), r#""\u0062""#);
+        assert!(fields.get("z").is_none());
+        fields.set("a", &value);
+        fields.set("d", &value);
+        let written = serde_json::to_string(&fields).unwrap();
+        assert_eq!(written, r#"{"b":1.50,"a":7,"c":{"z":1, "y":2},"d":7}"#);
+    }
+
+    #[test]
+    fn of_a_name_that_is_there_twice_the_last_counts() {
+        assert_eq!(fields(r#"{"a":1,"b":2,"a":3}"#).get("a").unwrap().get(), "3");
+    }
+
+    #[test]
+    fn what_is_no_object_has_none() {
+        for json in ["1", "[]", "null", "\"a\"", "{"] {
+            assert!(serde_json::from_str::<Fields<'_>>(json).is_err(), "{json}");
+        }
+    }
+}

@@ -146,7 +146,9 @@ impl Settings {
             let heard = |pattern: &crate::event::ChannelPattern| {
                 example.as_ref().is_ok_and(|channel| pattern.matches(channel))
             };
-            if !self.redis.url.is_empty() && !self.redis.standing().iter().any(heard) {
+            // Without members there are no runs.
+            let has_runs = !self.council.member.is_empty() && !self.redis.url.is_empty();
+            if has_runs && !self.redis.standing().iter().any(heard) {
                 let message = "needs \"council:*\", or a run is not heard from its beginning";
                 faults.push(Fault::new("redis.patterns", message));
             }

@@ -126,10 +126,23 @@ fn collect(mut merged: Table, defaults: &Table, faults: &mut Vec<Fault>) -> Opti
         let holds_secrets = matches!(keys.first(), Some(&("redis" | "publish" | "council")));
         let message = error.message();
         let message = if holds_secrets { without_value(message) } else { message };
-        faults.push(Fault::new(path.to_string(), message));
+        let fault = Fault::new(path.to_string(), message);
+        if !is_of_what_was_taken_out(&fault, faults) {
+            faults.push(fault);
+        }
         put_back(&mut merged, defaults, &keys)?;
     }
     None
+}
+
+/// A field that is missing because its value could not be read.
+fn is_of_what_was_taken_out(fault: &Fault, known: &[Fault]) -> bool {
+    let field = fault.message.strip_prefix("missing field `");
+    let field = field.and_then(|field| field.split('`').next());
+    field.is_some_and(|field| {
+        let key = format!("{}.{field}", fault.key);
+        known.iter().any(|known| known.key == key)
+    })
 }
 
 /// The message without the value it is about, which may be a secret.

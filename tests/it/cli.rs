@@ -1,5 +1,6 @@
 //! The binary: what its commands print, and how they end.
 
+mod council;
 mod serving;
 
 use std::process::Output;
@@ -127,8 +128,10 @@ async fn check_explains_every_declared_stream() {
             .split('/')
             .map(|part| if part.starts_with('{') { "seven" } else { part })
             .collect();
-        let query = stream.channels_from.map(|parameter| format!("?{parameter}=recipe:*"));
-        let below = format!("{}{}", path.join("/"), query.unwrap_or_default());
+        let mut query: Vec<_> = stream.required.iter().map(|name| format!("{name}=x")).collect();
+        query.extend(stream.channels_from.map(|parameter| format!("{parameter}=recipe:*")));
+        query.extend(stream.council.map(|_| "runId=seven".to_owned()));
+        let below = format!("{}?{}", path.join("/"), query.join("&"));
         for prefix in ["/api", "/api/v1", "https://stream.example/api"] {
             let url = format!("{prefix}{below}");
             let (status, stdout, stderr) = run(&mut sluice(&["check", "--explain", &url])).await;

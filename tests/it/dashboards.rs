@@ -43,12 +43,16 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// The metrics a query names, without what a histogram adds.
+/// The metrics a query names, without what a histogram adds. Labels can look like metrics.
 fn metrics(query: &str) -> impl Iterator<Item = &str> {
     let ours = |word: &&str| {
         ["sluice_", "process_", "gen_ai_"].iter().any(|start| word.starts_with(start))
     };
-    words(query).filter(ours).map(|name| name.strip_suffix("_bucket").unwrap_or(name))
+    let added = ["_bucket", "_sum", "_count"];
+    let labels: BTreeSet<_> = declared().into_values().flatten().collect();
+    words(query)
+        .filter(move |word| ours(word) && !labels.contains(word))
+        .map(move |name| added.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name))
 }
 
 /// The metrics of `src/telemetry/metrics.rs`, each with its labels.
@@ -100,6 +104,24 @@ fn every_metric_is_on_the_dashboard() {
     let shown: BTreeSet<_> = metrics(&queries).collect();
     for name in declared().keys() {
         assert!(shown.contains(name.as_str()), "{name} is on no panel and in no alert");
+    }
+}
+
+#[test]
+fn every_panel_has_an_id_and_a_place_of_its_own() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{}: its id is another's",
+            panel["title"]
+        );
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(x + w <= 24, "{}: too wide", panel["title"]);
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{}: stands on another at {cell:?}", panel["title"]);
+        }
     }
 }
 

@@ -41,7 +41,7 @@ const OUTSIDE: [(&str, &[&str]); 9] = [
     ("tower_http", &["http"]),
     ("rustls", &["http", "main"]),
     ("tokio_rustls", &["http"]),
-    ("reqwest", &["council", "gateway", "cli"]),
+    ("reqwest", &["settings", "council", "gateway", "cli"]),
 ];
 
 /// Ways to start a task or a thread that the drain does not wait for.

@@ -60,8 +60,10 @@ impl CouncilSettings {
                 faults.push(Fault::new(council(key), "must be at least 1"));
             }
         }
-        if self.max_runs > MOST || self.kept_runs > MOST {
-            faults.push(Fault::new("council.max_runs", format!("must be at most {MOST}")));
+        for (key, count) in [("max_runs", self.max_runs), ("kept_runs", self.kept_runs)] {
+            if count > MOST {
+                faults.push(Fault::new(council(key), format!("must be at most {MOST}")));
+            }
         }
         for (name, member) in &self.member {
             member.check(name, faults);
@@ -72,31 +74,45 @@ impl CouncilSettings {
 impl MemberSettings {
     fn check(&self, name: &str, faults: &mut Vec<Fault>) {
         let at = |key: &str| format!("council.member.{name}.{key}");
-        // It is the name of a stage on the wire and stands in URLs.
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-            let message = "a member's name has 1 to 64 letters, digits, `-`, `_` or `.`";
-            faults.push(Fault::new(format!("council.member.{name}"), message));
-        }
-        if ["run", "aggregate", "aggregating", "synthesis", "complete"].contains(&name) {
-            let message = "this name is that of a stage of the council";
-            faults.push(Fault::new(format!("council.member.{name}"), message));
-        }
-        let host = self
-            .base_url
-            .split_once("://")
-            .filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
-        if host.is_none_or(|(_, host)| host.is_empty() || host.contains(char::is_whitespace)) {
+        check_name(name, faults);
+        self.check_provider(&at, faults);
+        self.check_key_and_headers(&at, faults);
+        self.check_numbers(&at, faults);
+    }
+
+    fn check_provider(&self, at: &impl Fn(&str) -> String, faults: &mut Vec<Fault>) {
+        let url = reqwest::Url::parse(&self.base_url);
+        if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
             // It may hold a secret: it is not repeated.
             faults.push(Fault::new(at("base_url"), "not a URL such as https://api.example/v1"));
         }
         if self.model.trim().is_empty() {
             faults.push(Fault::new(at("model"), "must be named"));
         }
+    }
+
+    fn check_key_and_headers(&self, at: &impl Fn(&str) -> String, faults: &mut Vec<Fault>) {
+        let of_variable = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        if !self.api_key_env.chars().all(of_variable) {
+            // It may be the key itself: it is not repeated, here or to those who watch.
+            let message = "not the name of a variable in capitals, such as OPENAI_API_KEY";
+            faults.push(Fault::new(at("api_key_env"), message));
+        }
         if !self.api_key_env.is_empty() && !self.api_key_file.as_os_str().is_empty() {
             faults.push(Fault::new(at("api_key_file"), "not together with api_key_env"));
         }
         check_file(&at("api_key_file"), &self.api_key_file, faults);
+        let headers = self.headers.keys().map(|header| ("headers", header));
+        let key_header = self.key_header.iter().map(|header| ("key_header", header));
+        for (key, header) in headers.chain(key_header) {
+            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+            if header.is_empty() || !header.chars().all(token) {
+                faults.push(Fault::new(at(key), format!("{header:?} is no header")));
+            }
+        }
+    }
+
+    fn check_numbers(&self, at: &impl Fn(&str) -> String, faults: &mut Vec<Fault>) {
         if !(self.weight.is_finite() && self.weight >= 0.0) {
             faults.push(Fault::new(at("weight"), "must be a number from 0"));
         }
@@ -119,12 +135,19 @@ impl MemberSettings {
             }
             check_time(&at(key), time, faults);
         }
-        for header in self.headers.keys().chain(&self.key_header) {
-            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-            if header.is_empty() || !header.chars().all(token) {
-                faults.push(Fault::new(at("headers"), format!("{header:?} is no header")));
-            }
-        }
+    }
+}
+
+/// It is the name of a stage on the wire and stands in URLs.
+fn check_name(name: &str, faults: &mut Vec<Fault>) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        let message = "a member's name has 1 to 64 letters, digits, `-`, `_` or `.`";
+        faults.push(Fault::new(format!("council.member.{name}"), message));
+    }
+    if ["run", "aggregate", "aggregating", "synthesis", "complete"].contains(&name) {
+        let message = "this name is that of a stage of the council";
+        faults.push(Fault::new(format!("council.member.{name}"), message));
     }
 }
 
@@ -146,7 +169,9 @@ impl Settings {
             let heard = |pattern: &crate::event::ChannelPattern| {
                 example.as_ref().is_ok_and(|channel| pattern.matches(channel))
             };
-            if !self.redis.url.is_empty() && !self.redis.standing().iter().any(heard) {
+            // Without members there are no runs.
+            let has_runs = !self.council.member.is_empty() && !self.redis.url.is_empty();
+            if has_runs && !self.redis.standing().iter().any(heard) {
                 let message = "needs \"council:*\", or a run is not heard from its beginning";
                 faults.push(Fault::new("redis.patterns", message));
             }

@@ -47,7 +47,7 @@ impl Process {
         process
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         self.log.lock().join("\n")
     }
 
@@ -63,7 +63,7 @@ impl Process {
     }
 
     /// Ends it and returns its exit status.
-    async fn stop(&mut self) -> i32 {
+    pub(super) async fn stop(&mut self) -> i32 {
         self.signal("TERM");
         within("end", self.child.wait()).await.unwrap().code().unwrap()
     }

@@ -153,7 +153,8 @@ impl Latest {
     fn take_in(&mut self, event: &Arc<Event>, rule: Option<&ChannelRule>) -> Change {
         let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
         let key = rule.and_then(|rule| fields.get(rule.key.as_ref()?));
-        let known = |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(serde_json::value::RawValue::get);
+        let known =
+            |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(serde_json::value::RawValue::get);
         let text = rule.and_then(|rule| rule.text.as_deref());
         if let Some(keyed) = self.by_key.iter_mut().find(known) {
             let gone = keyed.weight();

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::json::{count, object, text, unless_empty};
+use super::json::{at, count, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 /// The interface insists on a number.
@@ -59,7 +59,7 @@ fn finish(stop_reason: &str) -> Finish {
 
 /// What was read from or put into a cache comes on top of the input tokens.
 fn usage(event: &Value, pointer: &str) -> Option<Said> {
-    let usage = event.pointer(pointer)?;
+    let usage = at(event, pointer)?;
     let cached = ["/cache_read_input_tokens", "/cache_creation_input_tokens"];
     let cached: u64 = cached.iter().filter_map(|cached| count(usage, cached)).sum();
     let input = count(usage, "/input_tokens").map(|input| input.saturating_add(cached));

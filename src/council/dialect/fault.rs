@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::json::{list, text};
+use super::json::{at, list, text};
 use super::message::tidy;
 use crate::council::upstream::sse::ReadFault;
 
@@ -227,7 +227,7 @@ fn unexplained(status: Option<u16>) -> String {
 fn misnamed(message: &str, error: &Value) -> Option<FaultKind> {
     // To Anthropic this is an invalid request, to OpenRouter the next a lack of permission.
     let broke = message.contains("credit balance is too low");
-    let flagged = error.pointer("/metadata/flagged_input").is_some();
+    let flagged = at(error, "/metadata/flagged_input").is_some();
     broke.then_some(FaultKind::Budget).or_else(|| flagged.then_some(FaultKind::Blocked))
 }
 

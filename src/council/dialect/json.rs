@@ -2,19 +2,28 @@
 
 use serde_json::{Map, Value};
 
+/// What stands at a JSON pointer (RFC 6901), which has no escapes: looked for several times in each
+/// chunk, and `Value::pointer` would take each name apart.
+pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(value, |value, name| match value {
+        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
+    })
+}
+
 /// The text at a JSON pointer, if there is any.
 pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
-    value.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
+    at(value, pointer)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// The count at a JSON pointer.
 pub(super) fn count(value: &Value, pointer: &str) -> Option<u64> {
-    value.pointer(pointer)?.as_u64()
+    at(value, pointer)?.as_u64()
 }
 
 /// The elements of the list at a JSON pointer, none if there is no list.
 pub(super) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The one of several answers that counts: the first, which need not have a number.

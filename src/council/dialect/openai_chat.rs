@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fault::{self, Fault, FaultKind};
-use super::json::{count, first_answer, list, object, text, unless_empty};
+use super::json::{at, count, first_answer, list, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 /// The last chunk of Perplexity, with or without a reason.
@@ -55,7 +55,7 @@ impl Chat {
     }
 
     fn read_delta(&mut self, choice: &Value, said: &mut Vec<Said>) {
-        let content = choice.pointer("/delta/content").map(written).unwrap_or_default();
+        let content = at(choice, "/delta/content").map(written).unwrap_or_default();
         if !content.is_empty() {
             said.push(Said::Text(content));
         }

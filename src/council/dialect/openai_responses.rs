@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fault;
-use super::json::{count, object, text, unless_empty};
+use super::json::{at, count, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 pub(super) fn body(ask: &Ask<'_>) -> Map<String, Value> {
@@ -50,7 +50,7 @@ impl Responses {
                 Self::end(event, if filtered { Finish::Blocked } else { Finish::Truncated }, said);
             }
             "response.failed" => {
-                let error = event.pointer("/response/error").filter(|error| !error.is_null());
+                let error = at(event, "/response/error").filter(|error| !error.is_null());
                 said.extend(usage(event).map(Said::Usage));
                 said.push(Said::Failed(fault::of_json(error.unwrap_or(event))));
             }
@@ -65,7 +65,7 @@ impl Responses {
 }
 
 fn usage(event: &Value) -> Option<Usage> {
-    let usage = event.pointer("/response/usage")?;
+    let usage = at(event, "/response/usage")?;
     Usage {
         input: count(usage, "/input_tokens"),
         output: count(usage, "/output_tokens"),

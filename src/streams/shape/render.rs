@@ -43,7 +43,8 @@ struct Frames {
 
 impl Frames {
     fn of(job: &Job<'_>) -> Self {
-        let metadata = job.fields.get("metadata").map(serde_json::value::RawValue::get).unwrap_or_default();
+        let metadata =
+            job.fields.get("metadata").map(serde_json::value::RawValue::get).unwrap_or_default();
         let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
         let field = |snake: &str, camel: &str| {
             let own =

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use reqwest::Client;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::answer::{Answer, Judgement};
@@ -18,7 +17,7 @@ use super::board::{Board, Place, add};
 use super::dialect::{Ask, Fault, FaultKind, Finish, Said, Usage};
 use super::end::{EndKind, Ended};
 use super::meter::Meter;
-use super::run::Run;
+use super::run::{Run, Tools};
 use super::score;
 use super::seat::Seat;
 use super::upstream::Upstream;
@@ -35,7 +34,7 @@ const TOKEN_BYTES: usize = 4;
 /// A member while it answers.
 pub(super) struct Member<'a> {
     pub(super) run: &'a Run,
-    pub(super) client: &'a Client,
+    pub(super) tools: &'a Tools,
     pub(super) seat: Arc<Seat>,
     /// Its place on the board.
     pub(super) place: usize,
@@ -124,20 +123,21 @@ impl Member<'_> {
     /// When it may be worth asking again.
     async fn attempt(&mut self, attempt: &mut Attempt) -> Result<Ended, Fault> {
         let (question, scored) = self.question();
-        let schema = (scored && self.seat.by_schema).then(|| score::schema(self.scale()));
+        let by_schema = scored && self.seat.by_schema;
         let settings = &self.seat.settings;
         let ask = Ask {
             model: &settings.model,
             system: &question.0,
             user: &question.1,
             max_tokens: settings.max_tokens,
-            schema: schema.as_ref(),
+            schema: by_schema.then_some(&self.tools.schema),
             extra: &settings.extra,
         };
         self.guess_usage(question.0.len() + question.1.len(), 0);
         self.meter.asked();
         let first_text = self.clocks.first_text.min(self.clocks.total);
-        let opened = timeout_at(first_text, Upstream::open(self.client, &self.seat, &ask)).await;
+        let opened =
+            timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, &ask)).await;
         let Ok(opened) = opened else { return Ok(self.out_of_time(attempt)) };
         let mut upstream = opened?;
         let mut said = Vec::new();

@@ -133,6 +133,7 @@ impl Council {
         let runs = Runs::new(&settings);
         let tools = Tools {
             client,
+            schema: score::schema(settings.scale),
             settings,
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
@@ -325,7 +326,11 @@ impl Council {
                 return Err(Refusal::Unavailable);
             }
         }
-        tracing::info!(run = id, members = run.question.asked.len(), "a run of the council begins");
+        tracing::debug!(
+            run = id,
+            members = run.question.asked.len(),
+            "a run of the council begins"
+        );
         let tools = &self.0.tools;
         tools.stop.spawn(run.proceed(Arc::clone(tools)));
         Ok(Begun::Here(id))

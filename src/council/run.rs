@@ -40,6 +40,8 @@ const AFTERMATH: Duration = Duration::from_secs(60);
 /// What all runs share.
 pub(super) struct Tools {
     pub(super) client: Client,
+    /// What scores are asked for by.
+    pub(super) schema: Value,
     pub(super) settings: Arc<CouncilSettings>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
@@ -204,7 +206,7 @@ impl Run {
         let (Some(seat), Some(mut stop)) = (seat, stop) else { return place };
         let meter = Meter::new(&tools.metrics, &seat);
         let clocks = Clocks::start(&seat);
-        let mut member = Member { run: self, client: &tools.client, seat, place, meter, clocks };
+        let mut member = Member { run: self, tools, seat, place, meter, clocks };
         let ended = tokio::select! {
             biased;
             Ok(reason) = stop.wait_for(Option::is_some) => reason.clone(),

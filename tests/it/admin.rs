@@ -112,6 +112,8 @@ async fn the_metrics_have_names_and_help() {
     insta::assert_snapshot!(help, @r"
     build_info Always 1; the labels say what runs.
     connections Connections that are open, whatever they carry.
+    council_runs Runs of the council that are under way.
+    council_runs_total Runs of the council that are over, by how they ended.
     events_conflated_total Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
     events_dropped_total Events that were not let in, by reason.
     events_merged_total Events told as one with the next because a client of a text lagged; nothing of them is lost.

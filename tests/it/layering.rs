@@ -189,6 +189,22 @@ fn brokers_and_http_stay_on_their_sides() {
     assert!(wrong.is_empty(), "a crate of the other side:\n{}", wrong.join("\n"));
 }
 
+/// What a council says takes the way of everybody's events, and no other.
+const OF_SOURCE: [&str; 3] = ["Publication", "PublishError", "Publisher"];
+
+#[test]
+fn the_council_only_publishes() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.module() == "council") {
+        let others = source.paths.iter().filter(|path| {
+            path.starts_with(&["crate".into(), "source".into()])
+                && !path.get(2).is_some_and(|name| OF_SOURCE.contains(&name.as_str()))
+        });
+        wrong.extend(others.map(|path| source.blame(path)));
+    }
+    assert!(wrong.is_empty(), "more of the source than its publisher:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn only_shutdown_starts_tasks() {
     let mut wrong = Vec::new();

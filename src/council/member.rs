@@ -12,7 +12,7 @@ use std::time::Duration;
 use reqwest::Client;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answer::{Answer, Judgement};
+use super::answer::{Answer, Judgement, ScoreSource};
 use super::board::{Board, Place, add};
 use super::dialect::{Ask, Fault, FaultKind, Finish, Said, Usage};
 use super::end::{EndKind, Ended};
@@ -80,7 +80,7 @@ impl Member<'_> {
             let mut attempt = Attempt::new(self.run.settings.max_answer_bytes);
             let fault = match self.attempt(&mut attempt).await {
                 Ok(ended) => {
-                    self.judge(attempt).await;
+                    self.judge(attempt, &ended).await;
                     return ended;
                 }
                 Err(fault) => fault,
@@ -98,11 +98,12 @@ impl Member<'_> {
             let pause = fault.retry_after.unwrap_or_else(|| pause(attempts));
             let deadline = if has_spoken { self.clocks.total } else { self.clocks.first_text };
             if !(again && fault.retryable && Instant::now() + pause < deadline) {
-                self.judge(attempt).await;
                 let ended = Ended::from(fault);
                 let broke_off = has_spoken && ended.code.as_deref() == Some(NO_END);
                 let kind = if broke_off { EndKind::Truncated } else { ended.kind };
-                return Ended { kind, ..ended };
+                let ended = Ended { kind, ..ended };
+                self.judge(attempt, &ended).await;
+                return ended;
             }
             tracing::info!(member = %self.seat.name, run = %self.run.id, error = %fault.message,
                 pause_ms = pause.as_millis(), "a member is asked again");
@@ -208,8 +209,9 @@ impl Member<'_> {
         self.run.voice.say([piece]).await;
     }
 
-    /// Shows what was held back, and reads the scores of what counts as an answer.
-    async fn judge(&mut self, mut attempt: Attempt) {
+    /// Shows what was held back, and reads the scores of what counts as an answer. In the last line
+    /// of a text that was cut, a number may be cut, too; an object is whole or has none.
+    async fn judge(&mut self, mut attempt: Attempt, ended: &Ended) {
         let rest = attempt.answer.rest().to_owned();
         self.show(&rest).await;
         let (scale, scored) = (self.scale(), self.question().1);
@@ -218,7 +220,9 @@ impl Member<'_> {
             reasoning: judgement.reasoning,
             ..Judgement::default()
         };
-        let judgement = if scored { judgement } else { unscored(judgement) };
+        let is_whole = ended.kind == EndKind::Ok || judgement.source == ScoreSource::JsonSchema;
+        let counts = scored && ended.has_answer() && is_whole;
+        let judgement = if counts { judgement } else { unscored(judgement) };
         self.note(|place| place.judgement = judgement);
     }
 

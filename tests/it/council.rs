@@ -2,6 +2,7 @@
 //! stopped over HTTP.
 
 mod dialects;
+mod replay;
 
 use std::collections::BTreeMap;
 

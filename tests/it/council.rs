@@ -3,6 +3,7 @@
 
 mod dialects;
 mod replay;
+mod requests;
 
 use std::collections::BTreeMap;
 

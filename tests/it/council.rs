@@ -2,6 +2,7 @@
 //! stopped over HTTP.
 
 mod dialects;
+mod model;
 mod replay;
 mod requests;
 

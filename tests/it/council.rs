@@ -5,6 +5,7 @@ mod dialects;
 mod model;
 mod replay;
 mod requests;
+mod verdict;
 
 use std::collections::BTreeMap;
 

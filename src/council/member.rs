@@ -142,7 +142,9 @@ impl Member<'_> {
         loop {
             let limit = self.patience(attempt);
             let more = match timeout_at(limit, upstream.next(&mut said)).await {
-                Ok(more) => more?,
+                Ok(Ok(more)) => more,
+                Ok(Err(_)) if attempt.finish.is_some() => false,
+                Ok(Err(fault)) => return Err(fault),
                 Err(_) => return Ok(self.out_of_time(attempt)),
             };
             if let Some(ended) = self.take_in(attempt, &mut said).await? {

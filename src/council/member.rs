@@ -168,12 +168,12 @@ impl Member<'_> {
             match said {
                 Said::Text(text) => {
                     attempt.bytes += text.len();
-                    if let Ok(piece) = attempt.answer.push(&text) {
-                        shown.push_str(piece);
-                    } else {
-                        let message = "the answer was longer than council.max_answer_bytes";
-                        ended = Some(Ended::new(EndKind::Truncated, message).with_code("too_long"));
-                    }
+                    let Ok(piece) = attempt.answer.push(&text) else {
+                        ended = Some(too_long());
+                        // A shorter piece that still fits would leave a hole before it.
+                        break;
+                    };
+                    shown.push_str(piece);
                 }
                 Said::Refusal(text) => attempt.refusal.push_str(&text),
                 Said::Alive => {}
@@ -362,6 +362,11 @@ fn cut_off() -> Fault {
         retryable: true,
         retry_after: None,
     }
+}
+
+fn too_long() -> Ended {
+    let message = "the answer was longer than council.max_answer_bytes";
+    Ended::new(EndKind::Truncated, message).with_code("too_long")
 }
 
 /// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.

@@ -96,6 +96,7 @@ async fn an_answer_is_the_same_however_its_bytes_come() {
     let plain = [chat(one), chat(two), STOP.to_owned(), DONE.to_owned()].concat();
     let crlf = plain.replace('\n', "\r\n");
     let comments = ": PROCESSING\n\n: PROCESSING\n\n:\n";
+    let closed = vec![chat(TEXT).into(), STOP.into(), Piece::Close];
     let byte_by_byte = plain.bytes().map(|byte| Piece::from([byte])).collect();
     let cases = [
         ("lf", stream([&plain])),
@@ -109,6 +110,7 @@ async fn an_answer_is_the_same_however_its_bytes_come() {
         ("without_done", stream([chat(one), chat(two), STOP.to_owned()])),
         ("without_blank_line", stream([chat(one), chat(two), STOP.trim_end().to_owned()])),
         ("stray_json", stream([&chat(one), "{\"note\": 1}\nnote\n", &chat(two), STOP, DONE])),
+        ("closed_after_stop", Script::chunked(closed)),
         ("more_after_done", stream([&plain, "data: {broken\n\n"])),
     ];
     let names = cases.each_ref().map(|(name, _)| *name);
@@ -235,6 +237,17 @@ async fn what_cannot_be_read_ends_the_answer_by_name() {
     assert_eq!(ended(&run, "no_json"), ("upstream_error", "malformed"));
     assert_eq!(ended(&run, "empty"), ("upstream_error", "empty"));
     assert_eq!(run.texts["endless"], "A strong");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_cut_there_and_has_no_holes() {
+    let pieces = [chat("0123456789"), chat("0123456789ab"), chat("xyz"), STOP.to_owned()].concat();
+    let upstream = Replay::start(vec![Script::chunked(vec![pieces.into()])]).await;
+    let member = member("m", CHAT, &upstream.url("/v1"), "");
+    let config = format!("[council]\nmembers = [\"m\"]\nmax_answer_bytes = 20\n{member}");
+    let run = Watcher::watch(&gateway(&config).await, ASK).await;
+    assert_eq!(ended(&run, "m"), ("truncated", "too_long"));
+    assert_eq!(run.texts["m"], "0123456789");
 }
 
 #[tokio::test]

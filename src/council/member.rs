@@ -234,6 +234,7 @@ impl Member<'_> {
             place.text.clear();
             place.used_before = add(place.used_before, place.usage);
             place.usage = Usage::default();
+            place.is_guess = true;
             words::piece(place, "")
         });
         if has_spoken {

@@ -235,6 +235,7 @@ impl Member<'_> {
             place.used_before = add(place.used_before, place.usage);
             place.usage = Usage::default();
             place.is_guess = true;
+            place.citations.clear();
             words::piece(place, "")
         });
         if has_spoken {

@@ -287,15 +287,50 @@ async fn what_providers_do_in_their_own_way_disturbs_nothing() {
         ("azure", CHAT, "", vec![stream(azure)]),
         ("perplexity", CHAT, "", vec![stream(perplexity)]),
         ("gemini", GEMINI, "", vec![stream(early)]),
+        (
+            "withdrawn",
+            CHAT,
+            "restarts = 1",
+            vec![
+                stream([told(one, 3, "chat.completion.chunk")]),
+                stream([&chat(TEXT), STOP, DONE]),
+            ],
+        ),
     ])
     .await;
     for name in ["azure", "perplexity", "gemini"] {
         has_answered(&run, name, 1);
     }
+    has_answered(&run, "withdrawn", 2);
     assert_eq!(run.ends["azure"]["usage"], json!({"inputTokens": 7, "outputTokens": 5}));
     let end = &run.ends["perplexity"];
     assert_eq!((&end["citations"], &end["usage"]["outputTokens"]), (&sources, &json!(6)));
     let with_sources = run.plain.iter().filter(|event| event.get("citations").is_some());
-    assert_eq!(with_sources.count(), 1, "sources are told once, at the end");
+    assert_eq!(with_sources.count(), 1, "sources are told once, at the end, and go with the text");
     assert_eq!(run.ends["gemini"]["usage"]["estimated"], true, "its provider never said so");
+}
+
+#[tokio::test]
+async fn what_was_not_counted_is_guessed_and_stays_within_the_budget() {
+    // Its output is counted at its end only.
+    let start = json!({"type": "message_start",
+        "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}});
+    let start = Piece::from(format!("event: message_start\n{}", data(&start)));
+    let words = Piece::from(anthropic(&"word ".repeat(40)));
+    let answer = |times: usize, end: Piece| {
+        let words = std::iter::repeat_n(words.clone(), times);
+        vec![Script::stream([start.clone()].into_iter().chain(words).chain([end]).collect())]
+    };
+    let prices = "input_price = 1_000_000\noutput_price = 1_000_000\n";
+    let dear = format!("{prices}budget = 60");
+    let (run, _upstreams) = hear(vec![
+        ("cut", ANTHROPIC, prices, answer(1, Piece::Close)),
+        ("dear", ANTHROPIC, &dear, answer(2, Piece::Stall)),
+    ])
+    .await;
+    let end = &run.ends["cut"];
+    assert_eq!(ended(&run, "cut"), ("truncated", "no_end"));
+    let usage = json!({"inputTokens": 3, "outputTokens": 50, "estimated": true});
+    assert_eq!((&end["usage"], &end["cost"]), (&usage, &json!(53.0)), "{end}");
+    assert_eq!(ended(&run, "dear"), ("budget", "budget"));
 }

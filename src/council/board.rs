@@ -29,7 +29,7 @@ pub(super) struct Place {
     pub(super) ended: Option<Ended>,
     /// What it has used, as far as is known: said by its provider, or guessed from its words.
     pub(super) usage: Usage,
-    /// Whether that is guessed.
+    /// Whether the output in it is guessed.
     pub(super) is_guess: bool,
     /// What attempts before this one have used.
     pub(super) used_before: Usage,
@@ -73,7 +73,7 @@ pub(super) struct Totals {
 impl Place {
     /// Takes in what its provider has counted, which goes on from attempt to attempt.
     pub(super) fn count(&mut self, usage: Usage) {
-        self.is_guess = false;
+        self.is_guess &= usage.output.is_none();
         self.usage = Usage {
             input: usage.input.or(self.usage.input),
             output: usage.output.or(self.usage.output),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::answer::{Answer, Judgement};
+use super::answer::{Answer, Judgement, ScoreSource};
 use super::board::{Board, Place, add};
 use super::dialect::{Ask, Fault, FaultKind, Finish, Said, Usage};
 use super::end::{EndKind, Ended};
@@ -82,7 +82,7 @@ impl Member<'_> {
             let mut attempt = Attempt::new(self.run.settings.max_answer_bytes);
             let fault = match self.attempt(&mut attempt).await {
                 Ok(ended) => {
-                    self.judge(attempt).await;
+                    self.judge(attempt, &ended).await;
                     return ended;
                 }
                 Err(fault) => fault,
@@ -100,11 +100,12 @@ impl Member<'_> {
             let pause = fault.retry_after.unwrap_or_else(|| pause(attempts));
             let deadline = if has_spoken { self.clocks.total } else { self.clocks.first_text };
             if !(again && fault.retryable && Instant::now() + pause < deadline) {
-                self.judge(attempt).await;
                 let ended = Ended::from(fault);
                 let broke_off = has_spoken && ended.code.as_deref() == Some(NO_END);
                 let kind = if broke_off { EndKind::Truncated } else { ended.kind };
-                return Ended { kind, ..ended };
+                let ended = Ended { kind, ..ended };
+                self.judge(attempt, &ended).await;
+                return ended;
             }
             tracing::info!(member = %self.seat.name, run = %self.run.id, error = %fault.message,
                 pause_ms = pause.as_millis(), "a member is asked again");
@@ -147,7 +148,10 @@ impl Member<'_> {
         loop {
             let more = tokio::select! {
                 biased;
-                more = upstream.next(&mut said) => more?,
+                more = upstream.next(&mut said) => match more {
+                    Err(_) if attempt.finish.is_some() => false,
+                    more => more?,
+                },
                 () = &mut alarm => {
                     let patience = self.patience(attempt);
                     if patience <= Instant::now() {
@@ -187,12 +191,12 @@ impl Member<'_> {
             match said {
                 Said::Text(text) => {
                     attempt.bytes += text.len();
-                    if let Ok(piece) = attempt.answer.push(&text) {
-                        shown.push_str(piece);
-                    } else {
-                        let message = "the answer was longer than council.max_answer_bytes";
-                        ended = Some(Ended::new(EndKind::Truncated, message).with_code("too_long"));
-                    }
+                    let Ok(piece) = attempt.answer.push(&text) else {
+                        ended = Some(too_long());
+                        // A shorter piece that still fits would leave a hole before it.
+                        break;
+                    };
+                    shown.push_str(piece);
                 }
                 Said::Refusal(text) => attempt.refusal.push_str(&text),
                 Said::Alive => {}
@@ -230,8 +234,9 @@ impl Member<'_> {
         self.run.voice.say([piece]).await;
     }
 
-    /// Shows what was held back, and reads the scores of what counts as an answer.
-    async fn judge(&mut self, mut attempt: Attempt) {
+    /// Shows what was held back, and reads the scores of what counts as an answer. In the last line
+    /// of a text that was cut, a number may be cut, too; an object is whole or has none.
+    async fn judge(&mut self, mut attempt: Attempt, ended: &Ended) {
         let rest = attempt.answer.rest().to_owned();
         self.show(&rest).await;
         let (scale, scored) = (self.scale(), self.question().1);
@@ -240,7 +245,9 @@ impl Member<'_> {
             reasoning: judgement.reasoning,
             ..Judgement::default()
         };
-        let judgement = if scored { judgement } else { unscored(judgement) };
+        let is_whole = ended.kind == EndKind::Ok || judgement.source == ScoreSource::JsonSchema;
+        let counts = scored && ended.has_answer() && is_whole;
+        let judgement = if counts { judgement } else { unscored(judgement) };
         self.note(|place| place.judgement = judgement);
     }
 
@@ -250,6 +257,8 @@ impl Member<'_> {
             place.text.clear();
             place.used_before = add(place.used_before, place.usage);
             place.usage = Usage::default();
+            place.is_guess = true;
+            place.citations.clear();
             words::piece(place, "")
         });
         if has_spoken {
@@ -378,6 +387,11 @@ fn cut_off() -> Fault {
         retryable: true,
         retry_after: None,
     }
+}
+
+fn too_long() -> Ended {
+    let message = "the answer was longer than council.max_answer_bytes";
+    Ended::new(EndKind::Truncated, message).with_code("too_long")
 }
 
 /// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.

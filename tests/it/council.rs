@@ -2,6 +2,10 @@
 //! stopped over HTTP.
 
 mod dialects;
+mod model;
+mod replay;
+mod requests;
+mod verdict;
 
 use std::collections::BTreeMap;
 

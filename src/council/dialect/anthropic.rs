@@ -30,7 +30,7 @@ impl Messages {
     pub(super) fn read(&mut self, event: &Value, said: &mut Vec<Said>) {
         let words = |pointer| text(event, pointer).map(|text| Said::Text(text.to_owned()));
         match text(event, "/type").unwrap_or_default() {
-            "message_start" => said.extend(usage(event, "/message/usage")),
+            "message_start" => said.extend(usage(event, "/message/usage").and_then(of_input)),
             "content_block_start" if text(event, "/content_block/type") == Some("text") => {
                 said.extend(words("/content_block/text"));
             }
@@ -39,7 +39,7 @@ impl Messages {
             }
             "message_delta" => {
                 self.finish = text(event, "/delta/stop_reason").map(finish).or(self.finish);
-                said.extend(usage(event, "/usage"));
+                said.extend(usage(event, "/usage").map(Said::Usage));
             }
             "message_stop" => {
                 said.extend([Said::Finished(self.finish.unwrap_or(Finish::Complete)), Said::Over]);
@@ -58,13 +58,18 @@ fn finish(stop_reason: &str) -> Finish {
 }
 
 /// What was read from or put into a cache comes on top of the input tokens.
-fn usage(event: &Value, pointer: &str) -> Option<Said> {
+fn usage(event: &Value, pointer: &str) -> Option<Usage> {
     let usage = at(event, pointer)?;
     let cached = ["/cache_read_input_tokens", "/cache_creation_input_tokens"];
     let cached: u64 = cached.iter().filter_map(|cached| count(usage, cached)).sum();
     let input = count(usage, "/input_tokens").map(|input| input.saturating_add(cached));
     let output = count(usage, "/output_tokens");
-    Usage { input, output, reasoning: None }.if_any().map(Said::Usage)
+    Usage { input, output, reasoning: None }.if_any()
+}
+
+/// The count of an output that has only begun says nothing.
+fn of_input(usage: Usage) -> Option<Said> {
+    Usage { output: None, ..usage }.if_any().map(Said::Usage)
 }
 
 #[cfg(test)]

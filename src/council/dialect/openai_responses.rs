@@ -31,7 +31,7 @@ pub(super) struct Responses {
 impl Responses {
     pub(super) fn read(&mut self, event: &Value, said: &mut Vec<Said>) {
         let delta = || text(event, "/delta").map(str::to_owned);
-        match text(event, "/type").unwrap_or_default() {
+        match kind(event) {
             "response.output_text.delta" => said.extend(delta().map(Said::Text)),
             "response.refusal.delta" => {
                 self.refused = true;
@@ -61,6 +61,15 @@ impl Responses {
     fn end(event: &Value, finish: Finish, said: &mut Vec<Said>) {
         said.extend(usage(event).map(Said::Usage));
         said.extend([Said::Finished(finish), Said::Over]);
+    }
+}
+
+/// Some servers complete every response, and only its status says that it is not whole.
+fn kind(event: &Value) -> &str {
+    match (text(event, "/type").unwrap_or_default(), text(event, "/response/status")) {
+        ("response.completed", Some("incomplete")) => "response.incomplete",
+        ("response.completed", Some("failed")) => "response.failed",
+        (kind, _) => kind,
     }
 }
 

@@ -63,11 +63,12 @@ fn a_good_stream() {
         stop(),
         text("late"),
     ];
+    let input = Said::Usage(Usage { input: Some(9), ..Usage::default() });
     let output = Said::Usage(Usage { output: Some(5), ..Usage::default() });
     assert_eq!(
         read(&stream),
         [
-            used(9, 1),
+            input,
             Said::Alive,
             Said::Alive,
             words("a"),

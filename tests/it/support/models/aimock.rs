@@ -38,6 +38,11 @@ impl Aimock {
         serde_json::from_value(journal).unwrap()
     }
 
+    /// From now on answers break by chance, such as `json!({"malformedRate": 1})`: always.
+    pub(crate) async fn chaos(&self, rates: &Value) {
+        self.server.ask("POST", "/__aimock/chaos", Some(rates)).await;
+    }
+
     /// Forgets the requests; the fixtures stay.
     pub(crate) async fn reset(&self) {
         self.server.ask("POST", "/__aimock/reset/journal", None).await;

@@ -41,6 +41,8 @@ impl Llmock {
     pub(crate) async fn start() -> Self {
         let mut command = Command::new(installed("bin/llmock"));
         command.args(["serve", "--log-level", "critical"]);
+        // Else all of an answer is there at once, and whoever leaves it early is not missed.
+        command.args(["--stream-chunk-delay-ms", "20"]);
         Self { server: Server::start(command, &["--port"], "/health").await }
     }
 

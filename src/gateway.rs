@@ -74,6 +74,7 @@ impl Gateway {
         pages: Router,
     ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
+        http::choose_cryptography();
         let tls = Tls::read(&settings.server)?;
         let settings = Arc::new(settings);
         let stop = Stop::new();

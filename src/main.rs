@@ -7,7 +7,7 @@ use axum::Router;
 use sluice::cli::{self, Cli, Command, Failure};
 use sluice::gateway::Gateway;
 use sluice::settings::{LogFormat, Settings};
-use sluice::{demo, shutdown, telemetry};
+use sluice::{demo, http, shutdown, telemetry};
 use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
@@ -28,9 +28,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let settings = cli.settings()?;
     let fault = |error: std::io::Error| Failure::Fault(error.to_string());
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| Failure::Fault("the TLS library was set up twice".to_owned()))?;
+    http::choose_cryptography();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fault)?;
     match cli.command.unwrap_or(Command::Serve) {

@@ -85,7 +85,7 @@ impl Member<'_> {
                     self.judge(attempt, &ended).await;
                     return ended;
                 }
-                Err(fault) => fault,
+                Err(fault) => self.seat.without_key(fault),
             };
             let has_spoken = !attempt.answer.shown().is_empty();
             if attempt.bytes == 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::dialect::Usage;
+use super::dialect::{Fault, Usage};
 use crate::settings::{CouncilSettings, Dialect, MemberSettings};
 
 /// One member of the council.
@@ -22,6 +22,8 @@ pub(super) struct Seat {
     pub(super) headers: HeaderMap,
     /// Why it cannot be asked: what is missing.
     pub(super) missing: Option<String>,
+    /// Never shown.
+    key: Option<String>,
     /// Whether its scores are asked for by JSON schema.
     pub(super) by_schema: bool,
     /// How long it may take until its first word, all attempts together.
@@ -38,12 +40,13 @@ impl Seat {
     pub(super) fn new(name: &str, settings: &MemberSettings, council: &CouncilSettings) -> Self {
         let dialect = settings.dialect;
         let key = read_key(settings);
-        let headers = key.and_then(|key| headers(settings, dialect, key.as_deref()));
+        let headers = key.clone().and_then(|key| headers(settings, dialect, key.as_deref()));
         Self {
             name: name.to_owned(),
             dialect,
             url: dialect.url(&settings.base_url, &settings.model),
             missing: headers.as_ref().err().cloned(),
+            key: key.unwrap_or_default(),
             headers: headers.unwrap_or_default(),
             by_schema: settings.schema.unwrap_or(true) && dialect.can_schema(),
             first_text: settings.first_text.unwrap_or(council.first_text),
@@ -51,6 +54,15 @@ impl Seat {
             total: settings.total.unwrap_or(council.total),
             settings: settings.clone(),
         }
+    }
+
+    /// What its provider says went wrong, without the key, should it repeat that.
+    pub(super) fn without_key(&self, mut fault: Fault) -> Fault {
+        if let Some(key) = &self.key {
+            fault.message = fault.message.replace(key, "***");
+            fault.code = fault.code.map(|code| code.replace(key, "***"));
+        }
+        fault
     }
 
     /// What so many tokens cost; `None` when a price is not known.

@@ -27,7 +27,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 pub use client::Proxies;
 pub use serve::{over, serve};
 pub use stream::parse_query;
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, choose_cryptography};
 
 use crate::council::Council;
 use crate::event::ChannelPattern;

@@ -22,6 +22,12 @@ use crate::shutdown::Stop;
 /// What is offered to clients that ask, the best first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
+/// Chooses the cryptography of every TLS connection of this process, unless that was done before.
+pub fn choose_cryptography() {
+    // Whoever has chosen before has chosen for us too.
+    ring::default_provider().install_default().unwrap_or_default();
+}
+
 /// What connections are encrypted with.
 #[derive(Clone)]
 pub struct Tls {

@@ -1,6 +1,7 @@
 //! The council as its users meet it: members asked at real servers, runs watched, left, resumed and
 //! stopped over HTTP.
 
+mod browser;
 mod dialects;
 mod model;
 mod replay;

@@ -39,7 +39,7 @@ const OUTSIDE: [(&str, &[&str]); 9] = [
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
     ("tower_http", &["http"]),
-    ("rustls", &["http", "main"]),
+    ("rustls", &["http"]),
     ("tokio_rustls", &["http"]),
     ("reqwest", &["settings", "council", "gateway", "cli"]),
 ];

@@ -21,8 +21,6 @@ const TEST: &str = "tests/run";
 
 /// The demo of the first command, on a free port: the gateway, and where it is.
 async fn demo() -> (Gateway, String) {
-    // Every test may come first.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings =
         demo::settings(Settings::load(None, []).unwrap(), listener.local_addr().unwrap());

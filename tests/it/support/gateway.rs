@@ -37,8 +37,6 @@ impl TestGateway {
 
     /// With these settings, on a free port all the same.
     pub(crate) async fn start_from(settings: Settings) -> Self {
-        // As `main` does; a council asks its members over TLS.
-        drop(rustls::crypto::ring::default_provider().install_default());
         let listener = TcpListener::bind((settings.server.bind.ip(), 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let scheme = if settings.server.has_tls() { "https" } else { "http" };

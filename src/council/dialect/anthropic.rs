@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::json::{at, count, object, text, unless_empty};
+use super::json::{Tree, at, count, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 /// The interface insists on a number.
@@ -27,19 +27,19 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn read(&mut self, event: &Value, said: &mut Vec<Said>) {
-        let words = |pointer| text(event, pointer).map(|text| Said::Text(text.to_owned()));
-        match text(event, "/type").unwrap_or_default() {
-            "message_start" => said.extend(usage(event, "/message/usage").and_then(of_input)),
-            "content_block_start" if text(event, "/content_block/type") == Some("text") => {
-                said.extend(words("/content_block/text"));
+    pub(super) fn read(&mut self, event: &Tree<'_>, said: &mut Vec<Said>) {
+        let words = |path: &[&str]| text(event, path).map(|text| Said::Text(text.to_owned()));
+        match text(event, &["type"]).unwrap_or_default() {
+            "message_start" => said.extend(usage(event, &["message", "usage"]).and_then(of_input)),
+            "content_block_start" if text(event, &["content_block", "type"]) == Some("text") => {
+                said.extend(words(&["content_block", "text"]));
             }
-            "content_block_delta" if text(event, "/delta/type") == Some("text_delta") => {
-                said.extend(words("/delta/text"));
+            "content_block_delta" if text(event, &["delta", "type"]) == Some("text_delta") => {
+                said.extend(words(&["delta", "text"]));
             }
             "message_delta" => {
-                self.finish = text(event, "/delta/stop_reason").map(finish).or(self.finish);
-                said.extend(usage(event, "/usage").map(Said::Usage));
+                self.finish = text(event, &["delta", "stop_reason"]).map(finish).or(self.finish);
+                said.extend(usage(event, &["usage"]).map(Said::Usage));
             }
             "message_stop" => {
                 said.extend([Said::Finished(self.finish.unwrap_or(Finish::Complete)), Said::Over]);
@@ -58,12 +58,12 @@ fn finish(stop_reason: &str) -> Finish {
 }
 
 /// What was read from or put into a cache comes on top of the input tokens.
-fn usage(event: &Value, pointer: &str) -> Option<Usage> {
-    let usage = at(event, pointer)?;
-    let cached = ["/cache_read_input_tokens", "/cache_creation_input_tokens"];
-    let cached: u64 = cached.iter().filter_map(|cached| count(usage, cached)).sum();
-    let input = count(usage, "/input_tokens").map(|input| input.saturating_add(cached));
-    let output = count(usage, "/output_tokens");
+fn usage(event: &Tree<'_>, path: &[&str]) -> Option<Usage> {
+    let usage = at(event, path)?;
+    let cached = ["cache_read_input_tokens", "cache_creation_input_tokens"];
+    let cached: u64 = cached.iter().filter_map(|cached| count(usage, &[cached])).sum();
+    let input = count(usage, &["input_tokens"]).map(|input| input.saturating_add(cached));
+    let output = count(usage, &["output_tokens"]);
     Usage { input, output, reasoning: None }.if_any()
 }
 

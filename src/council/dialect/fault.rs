@@ -6,9 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
-
-use super::json::{at, list, text};
+use super::json::{Tree, at, list, text};
 use super::message::tidy;
 use crate::council::upstream::sse::ReadFault;
 
@@ -91,9 +89,9 @@ impl Fault {
         now: SystemTime,
     ) -> Self {
         let failed = Some(status).filter(|status| *status != 200);
-        let plain = || Value::String(String::from_utf8_lossy(body).into_owned());
+        let plain = || Tree::Str(String::from_utf8_lossy(body));
         let json =
-            serde_json::from_slice(body).ok().filter(|v: &Value| v.is_object() || v.is_array());
+            serde_json::from_slice(body).ok().filter(|v: &Tree<'_>| v.is_object() || v.is_array());
         let mut fault = describe(&json.unwrap_or_else(plain), failed);
         if header("x-should-retry") == Some("false") {
             fault.retryable = false;
@@ -119,14 +117,14 @@ impl Fault {
 }
 
 /// Whether the value is an error instead of a chunk.
-pub(super) fn is_error(value: &Value) -> bool {
+pub(super) fn is_error(value: &Tree<'_>) -> bool {
     let value = unwrapped(value);
-    value.get("error").is_some_and(|error| !error.is_null())
-        || text(value, "/type") == Some("error")
+    at(value, &["error"]).is_some_and(|error| !error.is_null())
+        || text(value, &["type"]) == Some("error")
 }
 
 /// Of an error inside a stream.
-pub(super) fn of_json(value: &Value) -> Fault {
+pub(super) fn of_json(value: &Tree<'_>) -> Fault {
     describe(value, None)
 }
 
@@ -150,9 +148,9 @@ pub(super) fn of_read(fault: ReadFault) -> Fault {
     Fault::plain(FaultKind::Upstream, code, message, retryable)
 }
 
-fn describe(value: &Value, status: Option<u16>) -> Fault {
+fn describe(value: &Tree<'_>, status: Option<u16>) -> Fault {
     let value = unwrapped(value);
-    let error = value.get("error").filter(|error| !error.is_null()).unwrap_or(value);
+    let error = at(value, &["error"]).filter(|error| !error.is_null()).unwrap_or(value);
     let labels = labels(value, error);
     let number = number(error);
     let shown = labels.first().map(|label| tidy(label));
@@ -176,43 +174,45 @@ fn describe(value: &Value, status: Option<u16>) -> Fault {
 }
 
 /// Gemini wraps errors into a list when it was not asked for events.
-fn unwrapped(value: &Value) -> &Value {
-    value.get(0).unwrap_or(value)
+fn unwrapped<'a>(value: &'a Tree<'_>) -> &'a Tree<'a> {
+    value.as_array().and_then(<[_]>::first).unwrap_or(value)
 }
 
 /// What the provider calls it, the most exact name first.
-fn labels<'a>(value: &'a Value, error: &'a Value) -> Vec<&'a str> {
+fn labels<'a>(value: &'a Tree<'_>, error: &'a Tree<'_>) -> Vec<&'a str> {
     let places = [
-        text(error, "/code").filter(|code| code.parse::<u16>().is_err()),
-        text(error, "/status").filter(|status| status.parse::<u16>().is_err()),
-        text(error, "/type"),
-        text(value, "/code"),
-        text(value, "/error_type"),
-        text(value, "/type"),
+        text(error, &["code"]).filter(|code| code.parse::<u16>().is_err()),
+        text(error, &["status"]).filter(|status| status.parse::<u16>().is_err()),
+        text(error, &["type"]),
+        text(value, &["code"]),
+        text(value, &["error_type"]),
+        text(value, &["type"]),
     ];
-    let reasons = list(error, "/details").iter().map(|detail| text(detail, "/reason"));
+    let reasons = list(error, &["details"]).iter().map(|detail| text(detail, &["reason"]));
     places.into_iter().chain(reasons).flatten().filter(|label| *label != "error").collect()
 }
 
 /// The status in the error itself.
-fn number(error: &Value) -> Option<u16> {
-    let of = |place: &Value| match place {
-        Value::String(text) => text.parse().ok(),
+fn number(error: &Tree<'_>) -> Option<u16> {
+    let of = |place: &Tree<'_>| match place {
+        Tree::Str(text) => text.parse().ok(),
         place => place.as_u64().and_then(|number| number.try_into().ok()),
     };
     let is_status = |number: &u16| (400..600).contains(number);
-    ["code", "status", "status_code"].iter().find_map(|name| of(error.get(name)?).filter(is_status))
+    ["code", "status", "status_code"]
+        .iter()
+        .find_map(|name| of(at(error, &[name])?).filter(is_status))
 }
 
 /// `OpenRouter` has the words of the provider behind it in its metadata.
-fn message(value: &Value, error: &Value) -> Option<String> {
-    let places = ["/message", "/detail", "/detail/0/msg", "/error"];
+fn message(value: &Tree<'_>, error: &Tree<'_>) -> Option<String> {
+    let places: [&[_]; 4] = [&["message"], &["detail"], &["detail", "0", "msg"], &["error"]];
     let words = error.as_str().or_else(|| {
         [error, value].into_iter().find_map(|value| places.iter().find_map(|at| text(value, at)))
     });
     let words =
         words.map(str::to_owned).or_else(|| error.is_object().then(|| error.to_string()))?;
-    let raw = text(error, "/metadata/raw").map(|raw| format!("{words}: {raw}"));
+    let raw = text(error, &["metadata", "raw"]).map(|raw| format!("{words}: {raw}"));
     Some(tidy(&raw.unwrap_or(words)))
 }
 
@@ -224,10 +224,10 @@ fn unexplained(status: Option<u16>) -> String {
 }
 
 /// What some providers call by a name that says something else.
-fn misnamed(message: &str, error: &Value) -> Option<FaultKind> {
+fn misnamed(message: &str, error: &Tree<'_>) -> Option<FaultKind> {
     // To Anthropic this is an invalid request, to OpenRouter the next a lack of permission.
     let broke = message.contains("credit balance is too low");
-    let flagged = at(error, "/metadata/flagged_input").is_some();
+    let flagged = at(error, &["metadata", "flagged_input"]).is_some();
     broke.then_some(FaultKind::Budget).or_else(|| flagged.then_some(FaultKind::Blocked))
 }
 
@@ -263,8 +263,9 @@ fn retry_after<'h>(header: impl Fn(&str) -> Option<&'h str>, now: SystemTime) ->
 }
 
 /// Gemini's, such as `"34.4s"`.
-fn retry_delay(error: &Value) -> Option<Duration> {
-    let delay = list(error, "/details").iter().find_map(|detail| text(detail, "/retryDelay"))?;
+fn retry_delay(error: &Tree<'_>) -> Option<Duration> {
+    let delay =
+        list(error, &["details"]).iter().find_map(|detail| text(detail, &["retryDelay"]))?;
     seconds(delay.strip_suffix('s')?.parse().ok()?)
 }
 

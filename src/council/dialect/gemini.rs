@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fault::{Fault, FaultKind};
-use super::json::{count, first_answer, list, object, text, unless_empty};
+use super::json::{Tree, at, count, first_answer, list, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 /// Of a schema, what Google's subset of `OpenAPI` has with the same meaning.
@@ -79,29 +79,31 @@ fn open_api(schema: &Value) -> Value {
     Value::Object(open)
 }
 
-pub(super) fn read(chunk: &Value, said: &mut Vec<Said>) {
-    let candidate = first_answer(chunk, "/candidates");
+pub(super) fn read(chunk: &Tree<'_>, said: &mut Vec<Said>) {
+    let candidate = first_answer(chunk, &["candidates"]);
     if let Some(candidate) = candidate {
-        said.extend(list(candidate, "/content/parts").iter().filter_map(words));
+        said.extend(list(candidate, &["content", "parts"]).iter().filter_map(words));
     }
     said.extend(usage(chunk).map(Said::Usage));
-    if let Some(reason) = text(chunk, "/promptFeedback/blockReason")
+    if let Some(reason) = text(chunk, &["promptFeedback", "blockReason"])
         && reason != "BLOCK_REASON_UNSPECIFIED"
     {
         said.push(Said::Finished(Finish::Blocked));
     }
     if let Some(candidate) = candidate {
-        said.extend(text(candidate, "/finishReason").and_then(|reason| finish(reason, candidate)));
+        said.extend(
+            text(candidate, &["finishReason"]).and_then(|reason| finish(reason, candidate)),
+        );
     }
 }
 
 /// What a part says, unless it is a thought.
-fn words(part: &Value) -> Option<Said> {
-    let thought = part.get("thought") == Some(&Value::Bool(true));
-    text(part, "/text").filter(|_| !thought).map(|text| Said::Text(text.to_owned()))
+fn words(part: &Tree<'_>) -> Option<Said> {
+    let thought = at(part, &["thought"]) == Some(&Tree::Bool(true));
+    text(part, &["text"]).filter(|_| !thought).map(|text| Said::Text(text.to_owned()))
 }
 
-fn finish(reason: &str, candidate: &Value) -> Option<Said> {
+fn finish(reason: &str, candidate: &Tree<'_>) -> Option<Said> {
     let finish = match reason {
         "FINISH_REASON_UNSPECIFIED" => return None,
         "STOP" => Finish::Complete,
@@ -112,7 +114,7 @@ fn finish(reason: &str, candidate: &Value) -> Option<Said> {
         _ if reason.starts_with("IMAGE_") => Finish::Blocked,
         _ => {
             let mut fault = Fault::ended(FaultKind::Upstream, reason);
-            if let Some(message) = text(candidate, "/finishMessage") {
+            if let Some(message) = text(candidate, &["finishMessage"]) {
                 fault = fault.saying(message);
             }
             return Some(Said::Failed(fault));
@@ -122,13 +124,13 @@ fn finish(reason: &str, candidate: &Value) -> Option<Said> {
 }
 
 /// Thoughts are counted apart from the answer and paid for like it.
-fn usage(chunk: &Value) -> Option<Usage> {
-    let usage = chunk.get("usageMetadata")?;
-    let answer = count(usage, "/candidatesTokenCount");
-    let thoughts = count(usage, "/thoughtsTokenCount");
+fn usage(chunk: &Tree<'_>) -> Option<Usage> {
+    let usage = at(chunk, &["usageMetadata"])?;
+    let answer = count(usage, &["candidatesTokenCount"]);
+    let thoughts = count(usage, &["thoughtsTokenCount"]);
     let output =
         answer.or(thoughts).map(|_| answer.unwrap_or(0).saturating_add(thoughts.unwrap_or(0)));
-    Usage { input: count(usage, "/promptTokenCount"), output, reasoning: thoughts }.if_any()
+    Usage { input: count(usage, &["promptTokenCount"]), output, reasoning: thoughts }.if_any()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fault::{self, Fault, FaultKind};
-use super::json::{at, count, first_answer, list, object, text, unless_empty};
+use super::json::{Tree, at, count, first_answer, list, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 /// The last chunk of Perplexity, with or without a reason.
@@ -40,35 +40,36 @@ pub(super) struct Chat {
 }
 
 impl Chat {
-    pub(super) fn read(&mut self, chunk: &Value, said: &mut Vec<Said>) {
-        let choice = first_answer(chunk, "/choices");
+    pub(super) fn read(&mut self, chunk: &Tree<'_>, said: &mut Vec<Said>) {
+        let choice = first_answer(chunk, &["choices"]);
         if let Some(choice) = choice {
             self.read_delta(choice, said);
         }
         self.read_citations(chunk, said);
         said.extend(usage(chunk).map(Said::Usage));
-        let done = text(chunk, "/object") == Some(DONE_OBJECT);
-        let reason = choice.and_then(|choice| text(choice, "/finish_reason"));
+        let done = text(chunk, &["object"]) == Some(DONE_OBJECT);
+        let reason = choice.and_then(|choice| text(choice, &["finish_reason"]));
         if let Some(reason) = reason.or_else(|| done.then_some("stop")) {
             said.push(self.finish(reason, choice.unwrap_or(chunk)));
         }
     }
 
-    fn read_delta(&mut self, choice: &Value, said: &mut Vec<Said>) {
-        let content = at(choice, "/delta/content").map(written).unwrap_or_default();
+    fn read_delta(&mut self, choice: &Tree<'_>, said: &mut Vec<Said>) {
+        let content = at(choice, &["delta", "content"]).map(written).unwrap_or_default();
         if !content.is_empty() {
             said.push(Said::Text(content));
         }
-        if let Some(refusal) = text(choice, "/delta/refusal") {
+        if let Some(refusal) = text(choice, &["delta", "refusal"]) {
             self.refused = true;
             said.push(Said::Refusal(refusal.to_owned()));
         }
     }
 
-    fn read_citations(&mut self, chunk: &Value, said: &mut Vec<Said>) {
-        let address =
-            |source: &Value| text(source, "/url").or_else(|| source.as_str()).map(str::to_owned);
-        let sources = [list(chunk, "/citations"), list(chunk, "/search_results")];
+    fn read_citations(&mut self, chunk: &Tree<'_>, said: &mut Vec<Said>) {
+        let address = |source: &Tree<'_>| {
+            text(source, &["url"]).or_else(|| source.as_str()).map(str::to_owned)
+        };
+        let sources = [list(chunk, &["citations"]), list(chunk, &["search_results"])];
         let sources = sources.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
         if sources.len() > self.citations {
             self.citations = sources.len();
@@ -76,7 +77,7 @@ impl Chat {
         }
     }
 
-    fn finish(&self, reason: &str, choice: &Value) -> Said {
+    fn finish(&self, reason: &str, choice: &Tree<'_>) -> Said {
         match reason {
             "length" | "model_length" => Said::Finished(Finish::Truncated),
             "content_filter" => Said::Finished(Finish::Blocked),
@@ -93,29 +94,29 @@ impl Chat {
 }
 
 /// The text of a content that is one, or has parts some of which are.
-fn written(content: &Value) -> String {
-    let part = |part: &Value| {
-        let is_text = part.get("type").is_none_or(|kind| kind == "text");
-        text(part, "/text")
+fn written(content: &Tree<'_>) -> String {
+    let part = |part: &Tree<'_>| {
+        let is_text = at(part, &["type"]).is_none_or(|kind| kind.as_str() == Some("text"));
+        text(part, &["text"])
             .filter(|_| is_text)
             .or_else(|| part.as_str())
             .unwrap_or_default()
             .to_owned()
     };
     match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().map(part).collect(),
+        Tree::Str(text) => text.to_string(),
+        Tree::Array(parts) => parts.iter().map(part).collect(),
         _ => String::new(),
     }
 }
 
-fn usage(chunk: &Value) -> Option<Usage> {
-    let usage = chunk.get("usage")?;
-    let reasoning = count(usage, "/completion_tokens_details/reasoning_tokens");
+fn usage(chunk: &Tree<'_>) -> Option<Usage> {
+    let usage = at(chunk, &["usage"])?;
+    let reasoning = count(usage, &["completion_tokens_details", "reasoning_tokens"]);
     Usage {
-        input: count(usage, "/prompt_tokens"),
-        output: count(usage, "/completion_tokens"),
-        reasoning: reasoning.or_else(|| count(usage, "/reasoning_tokens")),
+        input: count(usage, &["prompt_tokens"]),
+        output: count(usage, &["completion_tokens"]),
+        reasoning: reasoning.or_else(|| count(usage, &["reasoning_tokens"])),
     }
     .if_any()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fault;
-use super::json::{at, count, object, text, unless_empty};
+use super::json::{Tree, at, count, object, text, unless_empty};
 use super::{Ask, Finish, Said, Usage};
 
 pub(super) fn body(ask: &Ask<'_>) -> Map<String, Value> {
@@ -29,8 +29,8 @@ pub(super) struct Responses {
 }
 
 impl Responses {
-    pub(super) fn read(&mut self, event: &Value, said: &mut Vec<Said>) {
-        let delta = || text(event, "/delta").map(str::to_owned);
+    pub(super) fn read(&mut self, event: &Tree<'_>, said: &mut Vec<Said>) {
+        let delta = || text(event, &["delta"]).map(str::to_owned);
         match kind(event) {
             "response.output_text.delta" => said.extend(delta().map(Said::Text)),
             "response.refusal.delta" => {
@@ -45,12 +45,12 @@ impl Responses {
                 );
             }
             "response.incomplete" => {
-                let reason = text(event, "/response/incomplete_details/reason");
+                let reason = text(event, &["response", "incomplete_details", "reason"]);
                 let filtered = reason == Some("content_filter");
                 Self::end(event, if filtered { Finish::Blocked } else { Finish::Truncated }, said);
             }
             "response.failed" => {
-                let error = at(event, "/response/error").filter(|error| !error.is_null());
+                let error = at(event, &["response", "error"]).filter(|error| !error.is_null());
                 said.extend(usage(event).map(Said::Usage));
                 said.push(Said::Failed(fault::of_json(error.unwrap_or(event))));
             }
@@ -58,27 +58,28 @@ impl Responses {
         }
     }
 
-    fn end(event: &Value, finish: Finish, said: &mut Vec<Said>) {
+    fn end(event: &Tree<'_>, finish: Finish, said: &mut Vec<Said>) {
         said.extend(usage(event).map(Said::Usage));
         said.extend([Said::Finished(finish), Said::Over]);
     }
 }
 
 /// Some servers complete every response, and only its status says that it is not whole.
-fn kind(event: &Value) -> &str {
-    match (text(event, "/type").unwrap_or_default(), text(event, "/response/status")) {
+fn kind<'a>(event: &'a Tree<'_>) -> &'a str {
+    let status = text(event, &["response", "status"]);
+    match (text(event, &["type"]).unwrap_or_default(), status) {
         ("response.completed", Some("incomplete")) => "response.incomplete",
         ("response.completed", Some("failed")) => "response.failed",
         (kind, _) => kind,
     }
 }
 
-fn usage(event: &Value) -> Option<Usage> {
-    let usage = at(event, "/response/usage")?;
+fn usage(event: &Tree<'_>) -> Option<Usage> {
+    let usage = at(event, &["response", "usage"])?;
     Usage {
-        input: count(usage, "/input_tokens"),
-        output: count(usage, "/output_tokens"),
-        reasoning: count(usage, "/output_tokens_details/reasoning_tokens"),
+        input: count(usage, &["input_tokens"]),
+        output: count(usage, &["output_tokens"]),
+        reasoning: count(usage, &["output_tokens_details", "reasoning_tokens"]),
     }
     .if_any()
 }

@@ -3,11 +3,10 @@
 //! What the dialects have in common is here: comments, errors instead of chunks, errors in bare
 //! JSON, `[DONE]`, what cannot be read. What a chunk means is the dialect's.
 
-use serde_json::Value;
-
 use super::anthropic::Messages;
 use super::fault::{self, Fault};
 use super::gemini;
+use super::json::Tree;
 use super::openai_chat::Chat;
 use super::openai_responses::Responses;
 use crate::council::upstream::sse::Item;
@@ -126,7 +125,7 @@ impl Reader {
             "[DONE]" => return said.push(Said::Over),
             _ => {}
         }
-        let Ok(value) = serde_json::from_str::<Value>(data) else {
+        let Ok(value) = serde_json::from_str::<Tree<'_>>(data) else {
             return said.push(Said::Failed(fault::malformed(data)));
         };
         if name == Some("error") || fault::is_error(&value) {
@@ -161,11 +160,11 @@ impl Reader {
         if !line.trim_end().ends_with(['}', ']']) {
             return;
         }
-        if let Ok(value) = serde_json::from_str::<Value>(&self.stray) {
-            self.stray.clear();
+        if let Ok(value) = serde_json::from_str::<Tree<'_>>(&self.stray) {
             if fault::is_error(&value) {
                 said.push(Said::Failed(fault::of_json(&value)));
             }
+            self.stray.clear();
         }
     }
 }

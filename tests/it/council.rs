@@ -1,7 +1,11 @@
 //! The council as its users meet it: members asked at real servers, runs watched, left, resumed and
 //! stopped over HTTP.
 
+mod cuts;
 mod dialects;
+mod leaving;
+mod redis;
+mod watching;
 
 use std::collections::BTreeMap;
 

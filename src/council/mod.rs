@@ -194,6 +194,9 @@ impl Council {
             self.seat(name).ok_or_else(|| invalid(format!("members: {name:?} is not known")))
         });
         let named: Vec<_> = named.collect::<Result<_, _>>()?;
+        if let Some(name) = twice(&inquiry.members) {
+            return Err(invalid(format!("members: {name:?} is named twice")));
+        }
         let seats = if named.is_empty() { self.sitting().collect() } else { named };
         for (name, weight) in &inquiry.weights {
             if !seats.iter().any(|seat| seat.name == *name) {
@@ -377,6 +380,12 @@ pub fn run_ends() -> impl Iterator<Item = &'static str> {
 
 fn stopped() -> Ended {
     Ended::new(EndKind::Cancelled, "it was stopped").with_code("stopped")
+}
+
+/// A name that is there more than once.
+fn twice(names: &[String]) -> Option<&String> {
+    let again = |(n, name): &(usize, &String)| names.iter().take(*n).any(|before| before == *name);
+    names.iter().enumerate().find(again).map(|(_, name)| name)
 }
 
 fn stricter(one: f64, other: f64) -> f64 {

@@ -99,6 +99,7 @@ async fn a_question_that_makes_no_sense_asks_nobody() {
         (r#"{"prompt":"  "}"#, "prompt"),
         (r#"{"prompt":"x","promt":"y"}"#, "promt"),
         (r#"{"prompt":"x","members":["nobody"]}"#, "nobody"),
+        (r#"{"prompt":"x","members":["gpt4","claude","gpt4"]}"#, "gpt4"),
         (r#"{"prompt":"x","members":["gpt4"],"weights":{"claude":1}}"#, "claude"),
         (r#"{"prompt":"x","weights":{"gpt4":-1}}"#, "weights"),
         (r#"{"prompt":"x","budget":-1}"#, "budget"),

@@ -314,24 +314,30 @@ impl Council {
         let settings = Arc::clone(&self.0.tools.settings);
         let run = Arc::new(Run::new(id.clone(), question, settings, voice));
         if let Some(known) = self.0.runs.enter(&run, caller, name.is_some())? {
-            return Ok(Begun::Before(known.id.clone()));
+            let id = known.id.clone();
+            return Ok(if known.begun().await? { Begun::Before(id) } else { Begun::Elsewhere });
         }
-        match run.voice.claim(run.first_word()).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.0.runs.withdraw(&run);
-                return Ok(Begun::Elsewhere);
-            }
-            Err(error) => {
-                self.0.runs.withdraw(&run);
-                tracing::warn!(run = id, %error, "a run of the council could not begin");
-                return Err(Refusal::Unavailable);
-            }
+        // A task of its own: whoever asks may leave at any moment, others may wait for it.
+        self.0.tools.stop.spawn(self.clone().hold(Arc::clone(&run)));
+        Ok(if run.begun().await? { Begun::Here(id) } else { Begun::Elsewhere })
+    }
+
+    /// Holds a run, if it can begin and is no other node's.
+    async fn hold(self, run: Arc<Run>) {
+        let claimed = run.voice.claim(run.first_word()).await;
+        if !matches!(claimed, Ok(true)) {
+            self.0.runs.withdraw(&run);
         }
-        tracing::info!(run = id, members = run.question.asked.len(), "a run of the council begins");
-        let tools = &self.0.tools;
-        tools.stop.spawn(run.proceed(Arc::clone(tools)));
-        Ok(Begun::Here(id))
+        let begun = claimed.map_err(|error| {
+            tracing::warn!(run = run.id, %error, "a run of the council could not begin");
+            Refusal::Unavailable
+        });
+        run.begun.send_replace(Some(begun.clone()));
+        if begun == Ok(true) {
+            let members = run.question.asked.len();
+            tracing::info!(run = run.id, members, "a run of the council begins");
+            run.proceed(Arc::clone(&self.0.tools)).await;
+        }
     }
 
     /// How a run stands.

@@ -123,3 +123,46 @@ async fn words_said_while_redis_is_away_are_told_when_it_is_back_and_the_run_goe
     let gpt4 = Halting::start_in(&[&["First, "], &["then "], &["last.\nSCORE: 0.5"]]).await;
     outlived(speaks, gpt4).await;
 }
+
+/// A gateway on a Redis that does not answer: only the first words of a run wait for it.
+async fn hanging(redis: &Redis, gpt4: &Halting, timeout: &str) -> TestGateway {
+    let more = format!(
+        "redis.url = {:?}\nredis.timeout = {timeout:?}\nredis.probe_interval = \"0s\"\n\
+         council.max_runs = 1",
+        redis.url()
+    );
+    let gateway = gateway(&council(&more, &[("gpt4", gpt4.url())])).await;
+    gateway.ready().await;
+    redis.signal("STOP");
+    gateway
+}
+
+#[tokio::test]
+async fn whoever_leaves_before_a_run_has_begun_leaves_no_dead_one_behind() {
+    let redis = Redis::start().await;
+    let gpt4 = member().await;
+    let gateway = hanging(&redis, &gpt4, "1h").await;
+    let impatient = tokio::spawn(gateway.get(ASK).send());
+    wait_for("the request", async || gateway.metric("sluice_connections").await >= 2.0).await;
+    impatient.abort();
+    wait_for("its end", async || gateway.metric("sluice_connections").await <= 1.0).await;
+    redis.signal("CONT");
+    let (stream, watcher) = begun(&gateway, ASK).await;
+    gpt4.go_on();
+    assert_eq!(watcher.to_the_end(stream).await.texts["gpt4"], ALL);
+    assert_eq!(gpt4.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_run_that_could_not_begin_is_refused_to_all_who_asked_for_it() {
+    let redis = Redis::start().await;
+    let gpt4 = member().await;
+    let gateway = hanging(&redis, &gpt4, "300ms").await;
+    let twins = (0..4).map(|_| async { gateway.get(ASK).send().await.unwrap().status() });
+    let twins = futures_util::future::join_all(twins).await;
+    assert_eq!(twins, [503; 4]);
+    redis.signal("CONT");
+    gateway.ready().await;
+    drop(begun(&gateway, ASK).await);
+    assert_eq!(gpt4.asked(), 1);
+}

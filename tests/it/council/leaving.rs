@@ -103,7 +103,7 @@ async fn a_run_that_is_to_go_on_goes_on_without_viewers() {
 #[tokio::test]
 async fn a_run_that_nobody_ever_watches_waits_for_grace_unless_it_is_to_go_on() {
     let (gpt4, gateway) = halting("council.unwatched = \"cancel\"").await;
-    let left = post(&gateway, &json!({"prompt": "Sells?", "unwatched": "50ms"})).await;
+    let left = post(&gateway, &json!({"prompt": "Sells?", "unwatched": "300ms"})).await;
     gpt4.upstream.left(1).await;
     until_status(&gateway, left["state"].as_str().unwrap(), "cancelled").await;
 

@@ -51,7 +51,7 @@ async fn each_clock_of_a_member_has_its_own_end() {
     let alive = Ticking::start(&word("Slow. "), (": ping\n\n", 60), &alive).await;
     let config = [
         "council.members = [\"pings\", \"speaks\", \"silent\", \"alive\"]\n".to_owned(),
-        pings.member("pings", "first_text = \"150ms\""),
+        pings.member("pings", "first_text = \"300ms\""),
         speaks.member("speaks", "total = \"300ms\""),
         member("silent", "openai-chat", &silent.url(), "idle = \"150ms\""),
         alive.member("alive", "idle = \"1s\""),
@@ -76,11 +76,11 @@ async fn each_clock_of_a_member_has_its_own_end() {
 
 #[tokio::test]
 async fn the_deadline_of_a_run_ends_all_its_members() {
-    let (gpt4, gateway) = halting("council.deadline = \"200ms\"").await;
+    let (gpt4, gateway) = halting("council.deadline = \"500ms\"").await;
     let watcher = Watcher::watch(&gateway, ASK).await;
     let end = &watcher.ends["gpt4"];
     assert_eq!((&end["end"], &end["code"]), (&json!("timeout_total"), &json!("deadline")));
-    assert_eq!(watcher.notice("council_run")["deadlineMs"], 200);
+    assert_eq!(watcher.notice("council_run")["deadlineMs"], 500);
     assert_eq!(watcher.complete.unwrap()["compositeScore"], Value::Null);
     assert_eq!(watcher.ends["complete"]["status"], "failed");
     gpt4.upstream.left(1).await;

@@ -53,7 +53,7 @@ async fn post(gateway: &TestGateway, inquiry: &Value) -> Value {
 
 #[tokio::test]
 async fn a_run_that_nobody_watches_is_cancelled_at_once_or_after_grace() {
-    for policy in ["unwatched = \"cancel\"", "grace = \"50ms\""] {
+    for policy in ["unwatched = \"cancel\"\ncouncil.grace = \"1h\"", "grace = \"50ms\""] {
         let (gpt4, gateway) = halting(&format!("council.{policy}")).await;
         let (first, watcher) = begun(&gateway, ASK).await;
         let (second, _) = begun(&gateway, ASK).await;

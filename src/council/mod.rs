@@ -195,6 +195,9 @@ impl Council {
             self.seat(name).ok_or_else(|| invalid(format!("members: {name:?} is not known")))
         });
         let named: Vec<_> = named.collect::<Result<_, _>>()?;
+        if let Some(name) = twice(&inquiry.members) {
+            return Err(invalid(format!("members: {name:?} is named twice")));
+        }
         let seats = if named.is_empty() { self.sitting().collect() } else { named };
         for (name, weight) in &inquiry.weights {
             if !seats.iter().any(|seat| seat.name == *name) {
@@ -312,28 +315,30 @@ impl Council {
         let settings = Arc::clone(&self.0.tools.settings);
         let run = Arc::new(Run::new(id.clone(), question, settings, voice));
         if let Some(known) = self.0.runs.enter(&run, caller, name.is_some())? {
-            return Ok(Begun::Before(known.id.clone()));
+            let id = known.id.clone();
+            return Ok(if known.begun().await? { Begun::Before(id) } else { Begun::Elsewhere });
         }
-        match run.voice.claim(run.first_word()).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.0.runs.withdraw(&run);
-                return Ok(Begun::Elsewhere);
-            }
-            Err(error) => {
-                self.0.runs.withdraw(&run);
-                tracing::warn!(run = id, %error, "a run of the council could not begin");
-                return Err(Refusal::Unavailable);
-            }
+        // A task of its own: whoever asks may leave at any moment, others may wait for it.
+        self.0.tools.stop.spawn(self.clone().hold(Arc::clone(&run)));
+        Ok(if run.begun().await? { Begun::Here(id) } else { Begun::Elsewhere })
+    }
+
+    /// Holds a run, if it can begin and is no other node's.
+    async fn hold(self, run: Arc<Run>) {
+        let claimed = run.voice.claim(run.first_word()).await;
+        if !matches!(claimed, Ok(true)) {
+            self.0.runs.withdraw(&run);
         }
-        tracing::debug!(
-            run = id,
-            members = run.question.asked.len(),
-            "a run of the council begins"
-        );
-        let tools = &self.0.tools;
-        tools.stop.spawn(run.proceed(Arc::clone(tools)));
-        Ok(Begun::Here(id))
+        let begun = claimed.map_err(|error| {
+            tracing::warn!(run = run.id, %error, "a run of the council could not begin");
+            Refusal::Unavailable
+        });
+        run.begun.send_replace(Some(begun.clone()));
+        if begun == Ok(true) {
+            let members = run.question.asked.len();
+            tracing::debug!(run = run.id, members, "a run of the council begins");
+            run.proceed(Arc::clone(&self.0.tools)).await;
+        }
     }
 
     /// How a run stands.
@@ -382,6 +387,12 @@ pub fn run_ends() -> impl Iterator<Item = &'static str> {
 
 fn stopped() -> Ended {
     Ended::new(EndKind::Cancelled, "it was stopped").with_code("stopped")
+}
+
+/// A name that is there more than once.
+fn twice(names: &[String]) -> Option<&String> {
+    let again = |(n, name): &(usize, &String)| names.iter().take(*n).any(|before| before == *name);
+    names.iter().enumerate().find(again).map(|(_, name)| name)
 }
 
 fn stricter(one: f64, other: f64) -> f64 {

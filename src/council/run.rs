@@ -23,7 +23,7 @@ use super::board::{Board, Place, Status};
 use super::end::{EndKind, Ended};
 use super::member::{Clocks, Member};
 use super::meter::Meter;
-use super::question::{Asked, Question};
+use super::question::{Asked, Question, Refusal};
 use super::second_stage;
 use super::voice::Voice;
 use super::words;
@@ -64,6 +64,8 @@ pub(super) struct Run {
     stopped: watch::Sender<Option<Ended>>,
     viewers: watch::Sender<Viewers>,
     pub(super) ended: watch::Sender<Option<Instant>>,
+    /// Whether it is this node's, as soon as that is known.
+    pub(super) begun: watch::Sender<Option<Result<bool, Refusal>>>,
 }
 
 /// Who watches.
@@ -92,6 +94,14 @@ impl Viewer {
     pub fn run_id(&self) -> &str {
         &self.0.id
     }
+
+    /// Waits until it is known whether the run is this node's; `false`: it is another one's.
+    ///
+    /// # Errors
+    /// When it could not begin.
+    pub async fn begun(&self) -> Result<bool, Refusal> {
+        self.0.begun().await
+    }
 }
 
 impl Drop for Viewer {
@@ -119,7 +129,15 @@ impl Run {
             stopped: watch::Sender::new(None),
             viewers: watch::Sender::default(),
             ended: watch::Sender::default(),
+            begun: watch::Sender::default(),
         }
+    }
+
+    /// See [`Viewer::begun`].
+    pub(super) async fn begun(&self) -> Result<bool, Refusal> {
+        let mut begun = self.begun.subscribe();
+        let known = begun.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+        known.unwrap_or(Err(Refusal::Unavailable))
     }
 
     /// The first word: the run, who sits on it, and its rules.

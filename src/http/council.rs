@@ -79,7 +79,9 @@ impl Wanted {
 
     /// Joins the run, or begins it.
     pub(super) async fn watch(self, app: &App, headers: &HeaderMap) -> Result<Watched, Problem> {
-        if let Some(viewer) = self.known(app) {
+        if let Some(viewer) = self.known(app)
+            && viewer.begun().await?
+        {
             return Ok(Watched { run: viewer.run_id().to_owned(), viewer: Some(viewer) });
         }
         if let Some(run) = &self.run

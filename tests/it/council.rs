@@ -2,11 +2,15 @@
 //! stopped over HTTP.
 
 mod browser;
+mod cuts;
 mod dialects;
+mod leaving;
 mod model;
+mod redis;
 mod replay;
 mod requests;
 mod verdict;
+mod watching;
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,14 @@
 //! What members of a council ask in the tests instead of providers: two servers nobody here wrote
 //! (`aimock` answers as told, `llmock` breaks on demand and judges its client), a real model, very
-//! small, and an upstream of our own that says any bytes. `tests/models` installs the first three.
+//! small, and upstreams of our own: one says any bytes, one never stops talking. `tests/models` installs
+//! the first three.
 
 mod aimock;
+pub(crate) mod chat;
 mod llmock;
 mod replay;
 mod smol;
+mod talker;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ pub(crate) use replay::{Piece, Replay, Script};
 use reqwest::Response;
 use serde_json::Value;
 pub(crate) use smol::Smol;
+pub(crate) use talker::Talker;
 
 use super::{Protocol, within};
 

@@ -71,14 +71,16 @@ pub(super) struct Totals {
 }
 
 impl Place {
-    /// Takes in what its provider has counted, which goes on from attempt to attempt.
-    pub(super) fn count(&mut self, usage: Usage) {
-        self.is_guess &= usage.output.is_none();
-        self.usage = Usage {
-            input: usage.input.or(self.usage.input),
-            output: usage.output.or(self.usage.output),
-            reasoning: usage.reasoning.or(self.usage.reasoning),
-        };
+    /// Takes in what its provider has counted, and where the answer comes from.
+    pub(super) fn note(&mut self, usage: Option<Usage>, citations: Option<Vec<String>>) {
+        if let Some(usage) = usage {
+            // What an answer has used is not known before its output is counted.
+            self.is_guess &= usage.output.is_none();
+            self.usage = usage.over(Some(self.usage));
+        }
+        if let Some(citations) = citations {
+            self.citations = citations;
+        }
     }
 
     pub(super) fn new(stage: String, asked: Asked, scored: bool) -> Self {

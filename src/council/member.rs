@@ -12,9 +12,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::answer::{Answer, Judgement, ScoreSource};
+use super::answer::{Judgement, ScoreSource};
+use super::attempt::{Attempt, Clocks, NO_END};
 use super::board::{Board, Place, add};
-use super::dialect::{Ask, Fault, FaultKind, Finish, Said, Usage};
+use super::dialect::{Ask, Fault, Said, Usage};
 use super::end::{EndKind, Ended};
 use super::meter::Meter;
 use super::run::{Run, Tools};
@@ -24,8 +25,6 @@ use super::upstream::Upstream;
 use super::words;
 use crate::settings::ScoreScale;
 
-/// How long to wait for what follows the last word: usage, which may never come.
-const AFTERWORDS: Duration = Duration::from_secs(2);
 /// The pause before the second attempt, when the provider names none; then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(500);
 /// About how many bytes of text are a token, for as long as the provider has not counted.
@@ -40,33 +39,6 @@ pub(super) struct Member<'a> {
     pub(super) place: usize,
     pub(super) meter: Meter,
     pub(super) clocks: Clocks,
-}
-
-/// When its patience ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clocks {
-    began: Instant,
-    first_text: Instant,
-    total: Instant,
-}
-
-/// One attempt, as far as it has come.
-struct Attempt {
-    answer: Answer,
-    /// Bytes of the model's words, the hidden ones included.
-    bytes: usize,
-    /// When something came last, whatever it was.
-    heard: Instant,
-    refusal: String,
-    finish: Option<Finish>,
-    over: bool,
-}
-
-impl Clocks {
-    pub(super) fn start(seat: &Seat) -> Self {
-        let began = Instant::now();
-        Self { began, first_text: began + seat.first_text, total: began + seat.total }
-    }
 }
 
 impl Member<'_> {
@@ -113,7 +85,7 @@ impl Member<'_> {
             sleep(pause).await;
             if has_spoken {
                 (attempts, restarts) = (0, restarts + 1);
-                self.clocks.first_text = Instant::now() + self.seat.first_text;
+                self.clocks.restart();
             }
         }
     }
@@ -139,31 +111,30 @@ impl Member<'_> {
         let first_text = self.clocks.first_text.min(self.clocks.total);
         let opened =
             timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, &ask)).await;
-        let Ok(opened) = opened else { return Ok(self.out_of_time(attempt)) };
+        let Ok(opened) = opened else { return Ok(attempt.out_of_time(&self.clocks)) };
         let mut upstream = opened?;
         let mut said = Vec::new();
         // Moved when patience ends sooner, or when it goes off: not for each word.
-        let alarm = sleep_until(self.patience(attempt));
+        let alarm = sleep_until(attempt.patience(&self.clocks));
         tokio::pin!(alarm);
         loop {
             let more = tokio::select! {
                 biased;
                 more = upstream.next(&mut said) => match more {
-                    Err(_) if attempt.finish.is_some() => false,
+                    Err(_) if attempt.is_finished() => false,
                     more => more?,
                 },
                 () = &mut alarm => {
-                    let patience = self.patience(attempt);
+                    let patience = attempt.patience(&self.clocks);
                     if patience <= Instant::now() {
-                        return Ok(self.out_of_time(attempt));
+                        return Ok(attempt.out_of_time(&self.clocks));
                     }
                     alarm.as_mut().reset(patience);
                     continue;
                 }
             };
-            attempt.heard = Instant::now();
-            if let Some(ended) = self.take_in(attempt, &mut said).await? {
-                return Ok(ended);
+            if let Some(ended) = self.take_in(attempt, &mut said).await {
+                return ended;
             }
             if attempt.over {
                 // A connection whose answer has been read to its end can be used again.
@@ -172,7 +143,7 @@ impl Member<'_> {
             if !more || attempt.over {
                 return attempt.ended();
             }
-            let patience = self.patience(attempt);
+            let patience = attempt.patience(&self.clocks);
             if patience < alarm.deadline() {
                 alarm.as_mut().reset(patience);
             }
@@ -184,40 +155,13 @@ impl Member<'_> {
         &mut self,
         attempt: &mut Attempt,
         said: &mut Vec<Said>,
-    ) -> Result<Option<Ended>, Fault> {
-        let mut shown = String::new();
-        let mut ended = None;
-        for said in said.drain(..) {
-            match said {
-                Said::Text(text) => {
-                    attempt.bytes += text.len();
-                    let Ok(piece) = attempt.answer.push(&text) else {
-                        ended = Some(too_long());
-                        // A shorter piece that still fits would leave a hole before it.
-                        break;
-                    };
-                    shown.push_str(piece);
-                }
-                Said::Refusal(text) => attempt.refusal.push_str(&text),
-                Said::Alive => {}
-                Said::Usage(usage) => self.note(|place| place.count(usage)),
-                Said::Citations(citations) => self.note(|place| place.citations = citations),
-                Said::Finished(finish) => attempt.finish = Some(finish),
-                Said::Over => attempt.over = true,
-                // Whatever comes after the last word changes nothing.
-                Said::Failed(_) if attempt.finish.is_some() => attempt.over = true,
-                Said::Failed(fault) => {
-                    self.show(&shown).await;
-                    return Err(fault);
-                }
-            }
-        }
-        self.show(&shown).await;
+    ) -> Option<Result<Ended, Fault>> {
+        let news = attempt.take_in(said);
+        self.note(|place| place.note(news.usage, news.citations));
+        self.show(&news.shown).await;
         self.guess_usage(0, attempt.bytes);
-        if ended.is_none() && self.is_too_dear() {
-            ended = Some(Ended::new(EndKind::Budget, "its budget is spent").with_code("budget"));
-        }
-        Ok(ended)
+        let budget = || Ended::new(EndKind::Budget, "its budget is spent").with_code("budget");
+        news.ended.or_else(|| self.is_too_dear().then(|| Ok(budget())))
     }
 
     async fn show(&mut self, text: &str) {
@@ -264,33 +208,6 @@ impl Member<'_> {
         if has_spoken {
             self.run.voice.say([anew.flatten()]).await;
         }
-    }
-
-    /// Until when the next bytes have to come.
-    fn patience(&self, attempt: &Attempt) -> Instant {
-        let patience = if attempt.finish.is_some() {
-            attempt.heard + AFTERWORDS
-        } else if attempt.bytes == 0 {
-            self.clocks.first_text
-        } else {
-            attempt.heard + self.seat.idle
-        };
-        patience.min(self.clocks.total)
-    }
-
-    fn out_of_time(&self, attempt: &Attempt) -> Ended {
-        if let Some(finish) = attempt.finish {
-            return finish.into();
-        }
-        if Instant::now() >= self.clocks.total {
-            let message = format!("it took longer than {:?}", self.seat.total);
-            return Ended::new(EndKind::TimeoutTotal, message);
-        }
-        if attempt.bytes == 0 {
-            let message = format!("its first word took longer than {:?}", self.seat.first_text);
-            return Ended::new(EndKind::TimeoutFirstText, message);
-        }
-        Ended::new(EndKind::TimeoutIdle, format!("it fell silent for {:?}", self.seat.idle))
     }
 
     /// System and user, and whether scores are asked for.
@@ -343,55 +260,6 @@ impl Member<'_> {
         let Board { places, .. } = &mut *board;
         places.get_mut(self.place).map(look)
     }
-}
-
-impl Attempt {
-    fn new(most_bytes: usize) -> Self {
-        Self {
-            answer: Answer::new(most_bytes),
-            bytes: 0,
-            heard: Instant::now(),
-            refusal: String::new(),
-            finish: None,
-            over: false,
-        }
-    }
-
-    /// The stream is at its end: well, if there was a last word.
-    fn ended(&self) -> Result<Ended, Fault> {
-        match self.finish {
-            Some(Finish::Refused) if !self.refusal.is_empty() => {
-                Ok(Ended::new(EndKind::Refused, format!("the model refused: {}", self.refusal)))
-            }
-            Some(_) if !self.refusal.is_empty() && self.bytes == 0 => {
-                Ok(Ended::new(EndKind::Refused, format!("the model refused: {}", self.refusal)))
-            }
-            Some(Finish::Complete) if self.bytes == 0 => {
-                Ok(Ended::new(EndKind::UpstreamError, "the answer is empty").with_code("empty"))
-            }
-            Some(finish) => Ok(finish.into()),
-            None => Err(cut_off()),
-        }
-    }
-}
-
-/// The code of an answer without its last word.
-const NO_END: &str = "no_end";
-
-/// A stream without its last word is never taken for whole.
-fn cut_off() -> Fault {
-    Fault {
-        kind: FaultKind::Upstream,
-        code: Some(NO_END.to_owned()),
-        message: "the answer broke off".to_owned(),
-        retryable: true,
-        retry_after: None,
-    }
-}
-
-fn too_long() -> Ended {
-    let message = "the answer was longer than council.max_answer_bytes";
-    Ended::new(EndKind::Truncated, message).with_code("too_long")
 }
 
 /// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.

@@ -13,17 +13,23 @@
 
 mod question;
 
+mod inquiry;
+
 mod seat;
 
 mod run;
 
 mod runs;
 
+mod viewers;
+
 mod second_stage;
 
 mod board;
 
 mod member;
+
+mod attempt;
 
 mod end;
 
@@ -47,23 +53,22 @@ mod meter;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
 pub use end::EndKind;
-pub use question::{Caller, Inquiry, Question, Refusal};
-pub use run::Viewer;
+pub use inquiry::Inquiry;
+pub use question::{Caller, Question, Refusal};
+pub use viewers::Viewer;
 
 use crate::event::Channel;
-use crate::settings::{CouncilSettings, StreamCouncil, Unwatched};
+use crate::settings::CouncilSettings;
 use crate::shutdown::Stop;
 use crate::source::Publisher;
 use crate::telemetry::Metrics;
 use board::Status;
 use end::Ended;
-use question::{Asked, fill};
 use run::{Run, Tools};
 use runs::Runs;
 use seat::Seat;
@@ -146,125 +151,6 @@ impl Council {
             publisher,
             runs,
         })))
-    }
-
-    /// The question that a stream asks with the parameters of its URL.
-    ///
-    /// # Errors
-    /// When nobody can answer, or the question is too long.
-    pub fn question<'a>(
-        &self,
-        stream: &StreamCouncil,
-        parameter: impl Fn(&str) -> Option<&'a str>,
-    ) -> Result<Question, Refusal> {
-        let settings = self.settings();
-        let prompt = settings.prompt.get(&stream.prompt);
-        let prompt =
-            prompt.ok_or_else(|| Refusal::Invalid("there is no such prompt".to_owned()))?;
-        let most = if stream.seats == 0 { usize::MAX } else { stream.seats };
-        let asked = self.sitting().take(most).map(|seat| Asked {
-            seat: Arc::clone(seat),
-            weight: seat.settings.weight,
-            system: fill(seat.settings.system.as_ref().unwrap_or(&prompt.system), &parameter),
-            user: fill(seat.settings.user.as_ref().unwrap_or(&prompt.user), &parameter),
-        });
-        let asked = asked.collect();
-        let chairman = self.seat(&settings.chairman).or_else(|| self.sitting().next());
-        let question = Question {
-            quorum: settings.quorum,
-            deadline: settings.deadline,
-            unwatched: settings.unwatched,
-            grace: settings.grace,
-            budget: settings.budget,
-            scored: prompt.scored,
-            deliberate: settings.deliberate && prompt.scored,
-            chairman: chairman.cloned(),
-            asked,
-        };
-        self.checked(question)
-    }
-
-    /// The question that a caller puts in its own words.
-    ///
-    /// # Errors
-    /// When nobody can answer, the question is too long, or something in it makes no sense.
-    pub fn inquiry(&self, inquiry: &Inquiry) -> Result<Question, Refusal> {
-        let settings = self.settings();
-        let invalid = |message: String| Refusal::Invalid(message);
-        let named = inquiry.members.iter().map(|name| {
-            self.seat(name).ok_or_else(|| invalid(format!("members: {name:?} is not known")))
-        });
-        let named: Vec<_> = named.collect::<Result<_, _>>()?;
-        if let Some(name) = twice(&inquiry.members) {
-            return Err(invalid(format!("members: {name:?} is named twice")));
-        }
-        let seats = if named.is_empty() { self.sitting().collect() } else { named };
-        for (name, weight) in &inquiry.weights {
-            if !seats.iter().any(|seat| seat.name == *name) {
-                return Err(invalid(format!("weights: {name:?} is not asked")));
-            }
-            if !(weight.is_finite() && *weight >= 0.0) {
-                return Err(invalid(format!("weights: that of {name:?} is no number from 0")));
-            }
-        }
-        if inquiry.prompt.trim().is_empty() {
-            return Err(invalid("prompt: it is empty".to_owned()));
-        }
-        if inquiry.budget.is_some_and(|budget| !(budget.is_finite() && budget >= 0.0)) {
-            return Err(invalid("budget: it is no number from 0".to_owned()));
-        }
-        let (unwatched, grace) = unwatched(inquiry.unwatched.as_deref(), settings)?;
-        let weight = |seat: &Seat| inquiry.weights.get(&seat.name).copied();
-        let asked = seats.iter().map(|seat| Asked {
-            seat: Arc::clone(seat),
-            weight: weight(seat).unwrap_or(seat.settings.weight),
-            system: inquiry.system.clone(),
-            user: inquiry.prompt.clone(),
-        });
-        self.checked(Question {
-            asked: asked.collect(),
-            quorum: inquiry.quorum.unwrap_or(settings.quorum),
-            deadline: inquiry.deadline.unwrap_or(settings.deadline).min(settings.deadline),
-            unwatched,
-            grace,
-            budget: stricter(inquiry.budget.unwrap_or_default(), settings.budget),
-            scored: inquiry.scored,
-            deliberate: inquiry.deliberate.unwrap_or(settings.deliberate),
-            chairman: self.seat(&settings.chairman).or_else(|| seats.first().copied()).cloned(),
-        })
-    }
-
-    /// What makes no sense for any question.
-    fn checked(&self, mut question: Question) -> Result<Question, Refusal> {
-        let members = question.asked.len();
-        if members == 0 {
-            let message = "The council has no members: set council.members, and declare each as \
-                           [council.member.NAME]";
-            return Err(Refusal::NoMembers(message.to_owned()));
-        }
-        let missing: Vec<_> = question
-            .asked
-            .iter()
-            .filter_map(|asked| {
-                Some(format!("{} ({})", asked.seat.missing.as_ref()?, asked.seat.name))
-            })
-            .collect();
-        if missing.len() == members {
-            let missing = missing.join(", ");
-            return Err(Refusal::NoMembers(format!(
-                "No member of the council can be asked: {missing}"
-            )));
-        }
-        let most = self.settings().max_input_bytes;
-        if question.asked.iter().any(|asked| asked.system.len() + asked.user.len() > most) {
-            return Err(Refusal::TooLong(most));
-        }
-        if question.quorum == 0 {
-            question.quorum = members / 2 + 1;
-        }
-        // With one seat of several, one score is all there can be.
-        question.quorum = question.quorum.min(members);
-        Ok(question)
     }
 
     /// Whether `name` can be that of a run.
@@ -387,38 +273,4 @@ pub fn run_ends() -> impl Iterator<Item = &'static str> {
 
 fn stopped() -> Ended {
     Ended::new(EndKind::Cancelled, "it was stopped").with_code("stopped")
-}
-
-/// A name that is there more than once.
-fn twice(names: &[String]) -> Option<&String> {
-    let again = |(n, name): &(usize, &String)| names.iter().take(*n).any(|before| before == *name);
-    names.iter().enumerate().find(again).map(|(_, name)| name)
-}
-
-fn stricter(one: f64, other: f64) -> f64 {
-    match (one > 0.0, other > 0.0) {
-        (true, true) => one.min(other),
-        (true, false) => one,
-        _ => other,
-    }
-}
-
-fn unwatched(
-    asked: Option<&str>,
-    settings: &CouncilSettings,
-) -> Result<(Unwatched, Duration), Refusal> {
-    let grace = settings.grace;
-    Ok(match asked {
-        None => (settings.unwatched, grace),
-        Some("cancel") => (Unwatched::Cancel, grace),
-        Some("continue") => (Unwatched::Continue, grace),
-        Some("grace") => (Unwatched::Grace, grace),
-        Some(time) => {
-            let time = humantime::parse_duration(time).map_err(|_| {
-                let message = "unwatched: cancel, continue, grace, or a time such as 10s";
-                Refusal::Invalid(message.to_owned())
-            })?;
-            (Unwatched::Grace, time.min(Duration::from_secs(3600)))
-        }
-    })
 }

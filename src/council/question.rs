@@ -1,11 +1,8 @@
 //! What a council is asked: by whom, of which members, and within which limits.
 
-use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::Deserialize;
 
 use super::seat::Seat;
 use crate::settings::Unwatched;
@@ -41,39 +38,6 @@ pub(super) struct Asked {
     pub(super) weight: f64,
     pub(super) system: String,
     pub(super) user: String,
-}
-
-/// `POST …/council`: a question in a caller's own words. What is not said is as in the settings.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Inquiry {
-    /// What is asked.
-    pub prompt: String,
-    /// What is said before it.
-    #[serde(default)]
-    pub system: String,
-    /// Whether scores are asked for.
-    #[serde(default = "yes")]
-    pub scored: bool,
-    /// Whom; everybody if nobody is named.
-    #[serde(default)]
-    pub members: Vec<String>,
-    /// The weights of their scores.
-    #[serde(default)]
-    pub weights: BTreeMap<String, f64>,
-    /// How many scores an aggregate needs.
-    pub quorum: Option<usize>,
-    /// How long it may take.
-    #[serde(default, with = "humantime_serde")]
-    pub deadline: Option<Duration>,
-    /// `cancel`, `continue`, `grace`, or a time of grace such as `30s`.
-    pub unwatched: Option<String>,
-    /// What it may cost.
-    pub budget: Option<f64>,
-    /// Whether members rank each other's answers and the chairman writes a synthesis.
-    pub deliberate: Option<bool>,
-    /// The name of the run.
-    pub run_id: Option<String>,
 }
 
 /// Why a question is not taken. Clients are told the text.
@@ -146,10 +110,6 @@ fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|first| first.is_ascii_alphabetic())
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn yes() -> bool {
-    true
 }
 
 #[cfg(test)]

@@ -17,18 +17,20 @@ use prometheus::IntGauge;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::attempt::Clocks;
 use super::board::{Board, Place, Status};
 use super::end::{EndKind, Ended};
-use super::member::{Clocks, Member};
+use super::member::Member;
 use super::meter::Meter;
 use super::question::{Asked, Question, Refusal};
 use super::second_stage;
+use super::viewers::Viewers;
 use super::voice::Voice;
 use super::words;
 use crate::event::timestamp;
-use crate::settings::{CouncilSettings, Unwatched};
+use crate::settings::CouncilSettings;
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 
@@ -62,52 +64,10 @@ pub(super) struct Run {
     stops: Mutex<Vec<watch::Sender<Option<Ended>>>>,
     /// Why all that are still to come are stopped too.
     stopped: watch::Sender<Option<Ended>>,
-    viewers: watch::Sender<Viewers>,
+    pub(super) viewers: Viewers,
     pub(super) ended: watch::Sender<Option<Instant>>,
     /// Whether it is this node's, as soon as that is known.
     pub(super) begun: watch::Sender<Option<Result<bool, Refusal>>>,
-}
-
-/// Who watches.
-#[derive(Debug, Clone, Copy, Default)]
-struct Viewers {
-    now: usize,
-    ever: bool,
-}
-
-/// Somebody watches a run, for as long as this lives.
-pub struct Viewer(Arc<Run>);
-
-impl std::fmt::Debug for Viewer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Viewer").field(&self.0.id).finish()
-    }
-}
-
-impl Viewer {
-    pub(super) fn of(run: &Arc<Run>) -> Self {
-        run.viewers.send_modify(|viewers| *viewers = Viewers { now: viewers.now + 1, ever: true });
-        Self(Arc::clone(run))
-    }
-
-    /// The name of the run.
-    pub fn run_id(&self) -> &str {
-        &self.0.id
-    }
-
-    /// Waits until it is known whether the run is this node's; `false`: it is another one's.
-    ///
-    /// # Errors
-    /// When it could not begin.
-    pub async fn begun(&self) -> Result<bool, Refusal> {
-        self.0.begun().await
-    }
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        self.0.viewers.send_modify(|viewers| viewers.now = viewers.now.saturating_sub(1));
-    }
 }
 
 impl Run {
@@ -127,13 +87,16 @@ impl Run {
             began_at: SystemTime::now(),
             stops: Mutex::default(),
             stopped: watch::Sender::new(None),
-            viewers: watch::Sender::default(),
+            viewers: Viewers::default(),
             ended: watch::Sender::default(),
             begun: watch::Sender::default(),
         }
     }
 
-    /// See [`Viewer::begun`].
+    /// Waits until it is known whether the run is this node's; `false`: it is another one's.
+    ///
+    /// # Errors
+    /// When it could not begin.
     pub(super) async fn begun(&self) -> Result<bool, Refusal> {
         let mut begun = self.begun.subscribe();
         let known = begun.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
@@ -186,7 +149,8 @@ impl Run {
         let mut connections = tools.connections.clone();
         connections.mark_unchanged();
         let deadline = sleep_until(self.began + self.question.deadline);
-        let abandoned = self.abandoned(&tools.stop);
+        let Question { unwatched, grace, .. } = self.question;
+        let abandoned = self.viewers.gone(unwatched, grace, &tools.stop);
         tokio::pin!(deadline, abandoned);
         loop {
             tokio::select! {
@@ -316,13 +280,9 @@ impl Run {
 
     /// Stops all that have not ended.
     pub(super) fn stop(&self, reason: &Ended) {
-        self.stopped.send_if_modified(|stopped| {
-            let first = stopped.is_none();
-            stopped.get_or_insert_with(|| reason.clone());
-            first
-        });
+        self.stopped.send_if_modified(|stopped| set_once(stopped, reason));
         for stop in &*self.stops.lock() {
-            stop.send_if_modified(|stopped| stopped.replace(reason.clone()).is_none());
+            stop.send_if_modified(|stopped| set_once(stopped, reason));
         }
     }
 
@@ -335,33 +295,8 @@ impl Run {
             .iter()
             .zip(&*stops)
             .filter(|(place, _)| place.asked.seat.name == name && place.ended.is_none());
-        let told = of_member.map(|(_, stop)| stop.send_replace(Some(reason.clone())));
+        let told = of_member.map(|(_, stop)| stop.send_if_modified(|stop| set_once(stop, reason)));
         told.count() > 0
-    }
-
-    /// Resolves when nobody watches any more and the run is not to go on without viewers.
-    async fn abandoned(&self, stop: &Stop) {
-        if self.question.unwatched == Unwatched::Continue {
-            return std::future::pending().await;
-        }
-        let mut viewers = self.viewers.subscribe();
-        loop {
-            let Ok(left) = viewers.wait_for(|viewers| viewers.now == 0).await.map(|left| *left)
-            else {
-                return;
-            };
-            let at_once = self.question.unwatched == Unwatched::Cancel && left.ever;
-            let grace = if at_once { Duration::ZERO } else { self.question.grace };
-            let back = timeout(grace, viewers.wait_for(|viewers| viewers.now > 0));
-            let came_back = tokio::select! {
-                back = back => back.is_ok(),
-                // Whoever was told to leave does not come back to this node.
-                () = stop.requested() => false,
-            };
-            if !came_back {
-                return;
-            }
-        }
     }
 
     /// How it stands.
@@ -370,7 +305,7 @@ impl Run {
         if let Some(fields) = state.as_object_mut() {
             fields.insert("runId".to_owned(), json!(self.id));
             fields.insert("startedAt".to_owned(), json!(timestamp(self.began_at)));
-            fields.insert("viewers".to_owned(), json!(self.viewers.borrow().now));
+            fields.insert("viewers".to_owned(), json!(self.viewers.count()));
         }
         state
     }
@@ -383,6 +318,13 @@ impl Run {
             Status::Failed | Status::Cancelled => false,
         }
     }
+}
+
+/// The first reason counts.
+fn set_once(stopped: &mut Option<Ended>, reason: &Ended) -> bool {
+    let is_first = stopped.is_none();
+    stopped.get_or_insert_with(|| reason.clone());
+    is_first
 }
 
 /// Why nobody has answered.

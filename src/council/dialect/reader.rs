@@ -78,6 +78,17 @@ enum Voice {
 }
 
 impl Usage {
+    /// These counts in the place of earlier ones, field by field.
+    #[must_use]
+    pub(in crate::council) fn over(self, before: Option<Self>) -> Self {
+        let before = before.unwrap_or_default();
+        Self {
+            input: self.input.or(before.input),
+            output: self.output.or(before.output),
+            reasoning: self.reasoning.or(before.reasoning),
+        }
+    }
+
     /// Itself, unless it says nothing.
     pub(super) fn if_any(self) -> Option<Self> {
         Some(self).filter(|usage| *usage != Self::default())

@@ -128,14 +128,15 @@ impl Gateway {
         let RedisSection { backoff_least: least, backoff_most: most, .. } = settings.redis;
         let backoff = Backoff { least, most };
         let supervised = supervise(source, inlet, demand, backoff, metrics);
-        let over = http::over(Arc::clone(&app));
+        let settled = stop.settled();
         stop.spawn(async move {
             tokio::select! {
                 () = supervised => {}
                 // Until then, whoever has not been told to leave yet still gets its events.
-                () = over => {}
+                () = settled => {}
             }
         });
+        stop.spawn(http::settle(Arc::clone(&app)));
         stop.spawn(http::serve(listener, http::routes(&app).merge(pages), Arc::clone(&app)));
         tracing::info!(%address, source = name, "gateway started");
         Ok(Self { address, stop, app })

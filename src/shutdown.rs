@@ -1,7 +1,8 @@
 //! How the gateway stops, and the only place that starts a task.
 //!
-//! [`Stop`] is handed to every part. Stopping has two steps: `requested` tells everybody to come
-//! to an end by themselves, `abort` ends what has not after the drain's deadline.
+//! [`Stop`] is handed to every part. Stopping has three steps: `request` tells everybody to come to
+//! an end by themselves, `settle` those who carry the words of the others that nothing more will be
+//! said, and `abort` ends what has not ended at the drain's deadline.
 
 use std::future::Future;
 use std::io;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     requested: CancellationToken,
+    settled: CancellationToken,
     aborted: CancellationToken,
     tasks: TaskTracker,
 }
@@ -46,6 +48,21 @@ impl Stop {
     /// Resolves when everybody is told to stop.
     pub fn requested(&self) -> WaitForCancellationFutureOwned {
         self.requested.clone().cancelled_owned()
+    }
+
+    /// Tells those who carry events that nothing more will be said, and nobody listens any more.
+    pub fn settle(&self) {
+        self.settled.cancel();
+    }
+
+    /// Whether nothing more will be said.
+    pub fn is_settled(&self) -> bool {
+        self.settled.is_cancelled()
+    }
+
+    /// Resolves when nothing more will be said.
+    pub fn settled(&self) -> WaitForCancellationFutureOwned {
+        self.settled.clone().cancelled_owned()
     }
 
     /// Drops every task that is still running.

@@ -232,6 +232,13 @@ impl Council {
         self.0.runs.get(run).map(|run| run.state())
     }
 
+    /// Resolves when no run is under way.
+    pub async fn idle(&self) {
+        while let Some(run) = self.0.runs.under_way() {
+            run.is_over().await;
+        }
+    }
+
     /// Stops a run. `false`: it is not known.
     pub fn stop(&self, run: &str) -> bool {
         let run = self.0.runs.get(run);

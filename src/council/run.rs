@@ -103,6 +103,12 @@ impl Run {
         known.unwrap_or(Err(Refusal::Unavailable))
     }
 
+    /// Resolves when it has ended.
+    pub(super) async fn is_over(&self) {
+        // The sender is the run's own.
+        self.ended.subscribe().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
+    }
+
     /// The first word: the run, who sits on it, and its rules.
     pub(super) fn first_word(&self) -> Option<crate::event::Payload> {
         let asked = |asked: &Asked| Place::new(String::new(), asked.clone(), false);

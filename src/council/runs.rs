@@ -54,6 +54,13 @@ impl Runs {
         Some(Arc::clone(&entry.run))
     }
 
+    /// One that has not ended, if there is any.
+    pub(super) fn under_way(&self) -> Option<Arc<Run>> {
+        let runs = self.table.lock();
+        let under_way = runs.values().find(|entry| entry.run.ended.borrow().is_none());
+        under_way.map(|entry| Arc::clone(&entry.run))
+    }
+
     /// The newest run that answers the question. `is_back`: whoever asks has watched it before.
     pub(super) fn answering(
         &self,

@@ -1,7 +1,6 @@
 //! Who watches a run, and what becomes of it when nobody does.
 
 use std::fmt;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,10 +35,11 @@ impl Viewers {
     /// Resolves when nobody watches any more and the run is not to go on like that. A run that
     /// nobody has watched yet waits for its first viewer like for one that comes back.
     pub(super) async fn gone(&self, unwatched: Unwatched, grace: Duration, stop: &Stop) {
-        if unwatched == Unwatched::Continue {
-            return pending().await;
-        }
         let mut viewers = self.0.subscribe();
+        if unwatched == Unwatched::Continue {
+            // Not beyond the end of this node.
+            stop.requested().await;
+        }
         loop {
             let Ok(left) = viewers.wait_for(|count| count.now == 0).await.map(|left| *left) else {
                 return;

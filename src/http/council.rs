@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::publish::MayPublish;
 use crate::council::{Begun, Caller, Council, Inquiry, Question, Refusal, Viewer};
 use crate::event::{Channel, Filter};
-use crate::hub::Resume;
+use crate::hub::{Resume, Stopped};
 use crate::session::Client;
 use crate::settings::StreamCouncil;
 use crate::streams::{Declared, Params, RequestError};
@@ -163,6 +163,9 @@ pub(super) async fn begin(
     MayPublish { key }: MayPublish,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    if app.stop.is_requested() {
+        return Err(Stopped.into());
+    }
     let mut inquiry: Inquiry = serde_json::from_slice(&body?).map_err(|error| {
         Problem::bad_request(format!("expected {{\"prompt\", \"members\"?, …}}: {error}"))
     })?;

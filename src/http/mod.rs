@@ -25,7 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 pub use client::Proxies;
-pub use serve::{over, serve};
+pub use serve::{serve, settle};
 pub use stream::parse_query;
 pub use tls::{Tls, TlsError, choose_cryptography};
 

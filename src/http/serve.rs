@@ -28,21 +28,21 @@ use super::client::Peer;
 use crate::shutdown::Stop;
 use crate::wire::{self, Connection, Count, Exit, Leave, Lent};
 
-/// Accepts connections until the gateway stops and the last stream has ended; until then, whoever
-/// asks is told that it stops.
+/// Accepts connections until the gateway stops and has settled; until then, whoever asks is told that
+/// it stops.
 pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
     let permits = Arc::new(Semaphore::new(app.settings.server.max_connections));
     let open = builder(&app, true);
     let closing = builder(&app, false);
-    let over = over(Arc::clone(&app));
-    tokio::pin!(over);
+    let settled = app.stop.settled();
+    tokio::pin!(settled);
     loop {
         // Held by the connection's task; without one left, new connections wait in the kernel.
         let permit = Arc::clone(&permits).acquire_owned();
         let accepted = async { Some((permit.await.ok()?, listener.accept().await)) };
         let (permit, accepted) = tokio::select! {
             Some(accepted) = accepted => accepted,
-            () = &mut over => break,
+            () = &mut settled => break,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -65,10 +65,12 @@ pub async fn serve(listener: TcpListener, router: Router, app: Arc<App>) {
 /// bounds are several times that.
 const HYPER_BYTES: usize = 65_536;
 
-/// Resolves when the gateway stops and the last stream has ended.
-pub async fn over(app: Arc<App>) {
+/// Settles the stop when the last stream has ended and no run of the council is under way.
+pub async fn settle(app: Arc<App>) {
     app.stop.requested().await;
     app.registry.emptied().await;
+    app.council.idle().await;
+    app.stop.settle();
 }
 
 fn builder(app: &App, keep_alive: bool) -> Builder<OnStop> {

@@ -149,7 +149,7 @@ impl Hub {
     }
 }
 
-/// The hub task: runs until the node stops and everybody has left.
+/// The hub task: runs until the node stops, nothing more is said, and everybody has left.
 async fn run(
     mut core: Core,
     mut inbox: mpsc::Receiver<Command>,
@@ -160,15 +160,15 @@ async fn run(
     let mut commands = Vec::with_capacity(BATCH);
     let mut expiry = interval(Duration::from_secs(1));
     expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stop_requested = stop.requested();
-    tokio::pin!(stop_requested);
-    while !(stop.is_requested() && core.subscribers() == 0) {
+    let settled = stop.settled();
+    tokio::pin!(settled);
+    while !(stop.is_settled() && core.subscribers() == 0) {
         tokio::select! {
             _ = inbox.recv_many(&mut commands, BATCH) => {
                 commands.drain(..).for_each(|command| apply(&mut core, command));
             }
             _ = expiry.tick() => core.expire(Instant::now()),
-            () = &mut stop_requested, if !stop.is_requested() => {}
+            () = &mut settled, if !stop.is_settled() => {}
         }
         for (index, deliveries) in core.take() {
             if let Some(shard) = shards.get(index) {

@@ -256,6 +256,7 @@ async fn no_gap_and_nothing_twice_over_tasks() {
         assert_eq!(record.sequences, expected);
     }
     stop.request();
+    stop.settle();
     tokio::time::timeout(Duration::from_secs(20), stop.finished()).await.unwrap();
 }
 

@@ -94,7 +94,7 @@ impl Watcher {
     }
 
     /// Watches to the end of the stream.
-    async fn to_the_end(mut self, mut stream: EventSource) -> Self {
+    async fn until_the_end(mut self, mut stream: EventSource) -> Self {
         while let Some(message) = stream.next().await {
             if !self.hear(&message) {
                 break;
@@ -106,7 +106,7 @@ impl Watcher {
 
     /// Opens a stream and watches it to its end.
     async fn watch(gateway: &TestGateway, path: &str) -> Self {
-        Self::default().to_the_end(gateway.open(path).await).await
+        Self::default().until_the_end(gateway.open(path).await).await
     }
 
     fn notice(&self, name: &str) -> &Value {

@@ -103,7 +103,7 @@ async fn run(gateway: Arc<TestGateway>, talker: Arc<Talker>, protocol: Protocol,
     let traveller = Traveller { talker: Arc::clone(&talker), proxy, protocol, transcript, watcher };
     let stays = gateway.open(&traveller.path()).await;
     let (stayed, (transcript, cut)) =
-        tokio::join!(Watcher::default().to_the_end(stays), traveller.travel(cuts));
+        tokio::join!(Watcher::default().until_the_end(stays), traveller.travel(cuts));
 
     let named =
         |name: &&str| ((*name).to_owned(), talker.said(&transcript)[&format!("{name}-1")].clone());

@@ -82,7 +82,7 @@ async fn whoever_comes_back_within_grace_finds_the_run_going_on() {
     let back = gateway.resume(ASK, &watcher.id).await;
     assert_eq!(back.connected.data["recovered"], true);
     gpt4.go_on();
-    let watcher = watcher.to_the_end(back).await;
+    let watcher = watcher.until_the_end(back).await;
     assert_eq!(watcher.texts["gpt4"], "One, two.\nSCORE: 0.5");
     assert_eq!(gpt4.asked(), 1);
 }
@@ -131,7 +131,7 @@ async fn a_run_is_stopped_by_whoever_knows_its_name() {
     assert_eq!(delete(&gateway, &state_of(&watcher)).await, 204);
     gpt4.upstream.left(1).await;
     claude.upstream.left(1).await;
-    let watcher = watcher.to_the_end(stream).await;
+    let watcher = watcher.until_the_end(stream).await;
     for member in ["gpt4", "claude"] {
         let end = &watcher.ends[member];
         assert_eq!((&end["end"], &end["code"]), (&json!("cancelled"), &json!("stopped")));
@@ -156,7 +156,7 @@ async fn a_member_is_stopped_and_the_others_go_on() {
     watcher.until(&mut stream, |watcher| watcher.ends.contains_key("gpt4")).await;
     assert_eq!(delete(&gateway, &format!("{}/members/gpt4", state_of(&watcher))).await, 404);
     claude.go_on();
-    let watcher = watcher.to_the_end(stream).await;
+    let watcher = watcher.until_the_end(stream).await;
     assert_eq!(watcher.ends["gpt4"]["end"], "cancelled");
     assert_eq!(watcher.ends["claude"]["end"], "ok");
     assert_eq!(watcher.texts["claude"], "Eins, zwei.\nSCORE: 0.9");

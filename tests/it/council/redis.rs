@@ -4,13 +4,16 @@
 use super::watching::council;
 use super::{ASK, Watcher, gateway};
 use crate::support::models::chat::Halting;
-use crate::support::{EventSource, Redis, TestGateway, wait_for};
+use crate::support::{EventSource, Redis, TestGateway, wait_for, within};
 
 const UP: &str = "sluice_source_up{source=\"redis\"}";
 
 /// A gateway on this Redis, with one member.
 async fn node(redis: &Redis, gpt4: &Halting) -> TestGateway {
-    let more = format!("redis.url = {:?}\ncouncil.unwatched = \"continue\"", redis.url());
+    let more = format!(
+        "redis.url = {:?}\ncouncil.unwatched = \"continue\"\nserver.drain = \"500ms\"",
+        redis.url()
+    );
     let gateway = gateway(&council(&more, &[("gpt4", gpt4.url())])).await;
     gateway.ready().await;
     gateway
@@ -39,7 +42,7 @@ async fn a_run_is_heard_on_every_node_from_its_beginning() {
     let (other, at_b) = begun(&b, "/api/stream/council-score?runId=shared").await;
     assert_eq!(at_b.run_id(), "shared");
     gpt4.go_on();
-    let (at_a, at_b) = tokio::join!(at_a.to_the_end(stream), at_b.to_the_end(other));
+    let (at_a, at_b) = tokio::join!(at_a.until_the_end(stream), at_b.until_the_end(other));
     assert_eq!(at_a.texts["gpt4"], ALL);
     assert_eq!((&at_b.texts, &at_b.ends), (&at_a.texts, &at_a.ends));
     assert_eq!(at_b.complete, at_a.complete);
@@ -64,7 +67,7 @@ async fn the_same_name_on_two_nodes_at_once_is_one_run() {
         let path = format!("{ASK}&runId=run-{run}");
         let (at_a, at_b) = tokio::join!(begun(&a, &path), begun(&b, &path));
         gpt4.go_on();
-        let (at_a, at_b) = tokio::join!(at_a.1.to_the_end(at_a.0), at_b.1.to_the_end(at_b.0));
+        let (at_a, at_b) = tokio::join!(at_a.1.until_the_end(at_a.0), at_b.1.until_the_end(at_b.0));
         assert_eq!(at_a.texts["gpt4"], ALL);
         assert_eq!((&at_b.texts, &at_b.complete), (&at_a.texts, &at_a.complete));
         assert_eq!(gpt4.asked(), run, "one bill");
@@ -149,7 +152,7 @@ async fn whoever_leaves_before_a_run_has_begun_leaves_no_dead_one_behind() {
     redis.signal("CONT");
     let (stream, watcher) = begun(&gateway, ASK).await;
     gpt4.go_on();
-    assert_eq!(watcher.to_the_end(stream).await.texts["gpt4"], ALL);
+    assert_eq!(watcher.until_the_end(stream).await.texts["gpt4"], ALL);
     assert_eq!(gpt4.asked(), 1);
 }
 
@@ -165,4 +168,19 @@ async fn a_run_that_could_not_begin_is_refused_to_all_who_asked_for_it() {
     gateway.ready().await;
     drop(begun(&gateway, ASK).await);
     assert_eq!(gpt4.asked(), 1);
+}
+
+#[tokio::test]
+async fn whoever_watches_on_another_node_is_told_when_the_runs_own_stops() {
+    let redis = Redis::start().await;
+    let gpt4 = member().await;
+    let (mut a, b) = (node(&redis, &gpt4).await, node(&redis, &gpt4).await);
+    let (at_a, _) = begun(&a, &format!("{ASK}&runId=shared")).await;
+    let (stream, at_b) = begun(&b, "/api/stream/council-score?runId=shared").await;
+    let drained = within("drain", a.drain());
+    let (drained, _, at_b) = tokio::join!(drained, at_a.rest(), at_b.until_the_end(stream));
+    assert!(drained);
+    assert_eq!(at_b.ends["gpt4"]["end"], "cancelled");
+    assert_eq!(at_b.ends["complete"]["status"], "cancelled");
+    gpt4.upstream.left(1).await;
 }

@@ -168,7 +168,7 @@ async fn what_was_said_before_a_reset_stands_without_a_score() {
         assert!(run.hear(&stream.event().await));
     }
     heard.notify_one();
-    let run = run.to_the_end(stream).await;
+    let run = run.until_the_end(stream).await;
     assert_eq!(ended(&run, "m"), ("upstream_error", "disconnected"));
     assert_eq!(run.complete.unwrap(), json!({"scores": [], "compositeScore": null}));
     assert_eq!(upstreams[0].requests().len(), 1);

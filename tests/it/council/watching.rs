@@ -88,7 +88,8 @@ async fn whoever_comes_late_hears_the_same_and_whoever_comes_back_what_was_misse
 
     gpt4.go_on();
     claude.go_on();
-    let (first, late) = tokio::join!(first.to_the_end(first_stream), late.to_the_end(late_stream));
+    let (first, late) =
+        tokio::join!(first.until_the_end(first_stream), late.until_the_end(late_stream));
     assert_eq!(first.texts["gpt4"], "One by one, it ends.\nSCORE: 0.6");
     assert_eq!(first.texts["claude"], "Two too, so it does.");
     let after = Watcher::watch(&gateway, &format!("{ASK}&runId={}", first.run_id())).await;
@@ -100,7 +101,7 @@ async fn whoever_comes_late_hears_the_same_and_whoever_comes_back_what_was_misse
 
     let back = gateway.resume(ASK, &middle).await;
     assert_eq!(back.connected.data["recovered"], true);
-    let back = Watcher::default().to_the_end(back).await;
+    let back = Watcher::default().until_the_end(back).await;
     assert_eq!(back.plain, first.plain[known..], "exactly what was missed");
     assert_eq!(status(&gateway, ASK, Some(&first.id)).await, 204);
     assert_eq!((gpt4.asked(), claude.asked()), (1, 1));
@@ -123,7 +124,7 @@ async fn the_same_question_of_the_same_caller_joins_and_that_of_others_does_not(
     let asked = async |more: &str, address: &str| {
         let request = gateway.get(&format!("{ASK}{more}")).header("x-forwarded-for", address);
         let stream = EventSource::ask(request, None).await;
-        Watcher::default().to_the_end(stream).await.run_id().to_owned()
+        Watcher::default().until_the_end(stream).await.run_id().to_owned()
     };
     let own = asked("", "192.0.2.1").await;
     assert_eq!(asked("", "192.0.2.1").await, own);
@@ -159,7 +160,7 @@ async fn a_run_without_an_answer_or_too_old_does_not_answer_again() {
     cancelled.until_said(&mut stream, &[("gpt4", "One. ")]).await;
     let path = format!("/api/council/{}", cancelled.run_id());
     assert_eq!(gateway.request("DELETE", &path).send().await.unwrap().status(), 204);
-    let cancelled = cancelled.to_the_end(stream).await;
+    let cancelled = cancelled.until_the_end(stream).await;
     // Whoever comes back is shown how it went, however that was.
     assert_eq!(status(&gateway, ASK, Some(&failed.id)).await, 200);
     assert_eq!(status(&gateway, ASK, Some(&cancelled.id)).await, 204);
@@ -170,7 +171,7 @@ async fn a_run_without_an_answer_or_too_old_does_not_answer_again() {
     assert_eq!(Watcher::watch(&gateway, ASK).await.run_id(), good.run_id());
     assert_eq!(replay.requests().len(), 3);
     let back = gateway.resume(ASK, &cancelled.id).await;
-    let back = Watcher::default().to_the_end(back).await;
+    let back = Watcher::default().until_the_end(back).await;
     assert_eq!((&back.texts, &back.complete), (&good.texts, &good.complete), "the newest");
     assert_eq!(status(&gateway, ASK, Some(&good.id)).await, 204);
     assert_eq!(replay.requests().len(), 3);
@@ -222,7 +223,7 @@ async fn a_question_may_stand_in_the_body() {
         "features": {"length": 9}, "userId": null});
     let path = "/api/stream/council-score";
     let post = || gateway.post(path, question.to_string());
-    let run = Watcher::default().to_the_end(EventSource::ask(post(), None).await).await;
+    let run = Watcher::default().until_the_end(EventSource::ask(post(), None).await).await;
     assert_eq!(run.texts["gpt4"], "It sells.\nSCORE: 0.7");
     let query = "?videoUrl=http://video.example/1&transcript=Buy%0Ait+%7Bnow%7D&features=%7B%22length%22:9%7D";
     let again = Watcher::watch(&gateway, &format!("{path}{query}")).await;

@@ -150,7 +150,7 @@ async fn pages_of_foreign_origins_may_neither_begin_nor_stop_a_run() {
     let stop = gateway.request("DELETE", &state_of(&watcher));
     let stopped = stop.header(GOOD.0, GOOD.1).header(CROSS.0, CROSS.1).send().await.unwrap();
     assert_eq!(stopped.status(), 204);
-    watcher.to_the_end(stream).await;
+    watcher.until_the_end(stream).await;
     let asked = gateway.get(ASK).header(GOOD.0, GOOD.1).header(CROSS.0, CROSS.1);
     let mut stream = EventSource::ask(asked, None).await;
     Watcher::default().until_said(&mut stream, &[("gpt4", "One, ")]).await;

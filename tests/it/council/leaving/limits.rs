@@ -147,7 +147,8 @@ async fn a_text_that_broke_off_is_withdrawn_and_told_anew() {
     late.until_said(&mut late_stream, &[("gpt4", "Right")]).await;
     assert_eq!(pieces(&late), ["", "Right"], "what was withdrawn is not told");
     go_on.notify_one();
-    let (watcher, late) = tokio::join!(watcher.to_the_end(stream), late.to_the_end(late_stream));
+    let (watcher, late) =
+        tokio::join!(watcher.until_the_end(stream), late.until_the_end(late_stream));
     assert_eq!(watcher.texts["gpt4"], "Right this time.\nSCORE: 0.5");
     assert_eq!((&late.texts, &late.ends), (&watcher.texts, &watcher.ends));
     assert_eq!(
@@ -221,7 +222,7 @@ async fn there_are_so_many_runs_at_a_time_and_no_more() {
         }
         assert_eq!(delete(&gateway, &state_of(&watcher)).await, 204);
         let asked = gpt4.asked();
-        watcher.to_the_end(first).await;
+        watcher.until_the_end(first).await;
         let (_second, other) = begun(&gateway, &format!("{another}&userId=u")).await;
         assert_eq!(gpt4.asked(), asked.max(1) + 1, "{}", other.run_id());
     }

@@ -42,9 +42,4 @@ impl Aimock {
     pub(crate) async fn chaos(&self, rates: &Value) {
         self.server.ask("POST", "/__aimock/chaos", Some(rates)).await;
     }
-
-    /// Forgets the requests; the fixtures stay.
-    pub(crate) async fn reset(&self) {
-        self.server.ask("POST", "/__aimock/reset/journal", None).await;
-    }
 }

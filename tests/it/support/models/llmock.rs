@@ -63,9 +63,4 @@ impl Llmock {
         let verdict = self.server.ask("GET", "/_llmock/verdict", None).await;
         serde_json::from_value(verdict).unwrap()
     }
-
-    /// Forgets the requests and what is left of the scenarios.
-    pub(crate) async fn reset(&self) {
-        self.server.ask("POST", "/_llmock/reset", None).await;
-    }
 }

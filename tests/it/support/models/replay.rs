@@ -41,11 +41,6 @@ impl<T: AsRef<[u8]>> From<T> for Piece {
 pub(crate) struct Script(Vec<Piece>);
 
 impl Script {
-    /// These bytes, the head of the answer among them.
-    pub(crate) fn raw(pieces: Vec<Piece>) -> Self {
-        Self(pieces)
-    }
-
     /// An event stream that ends with the connection.
     pub(crate) fn stream(pieces: Vec<Piece>) -> Self {
         Self::answer("200 OK", &["content-type: text/event-stream"], pieces)

@@ -38,6 +38,13 @@ pub(super) struct TooLong;
 pub(super) struct Judgement {
     /// All that was shown of the answer.
     pub(super) reasoning: String,
+    /// The scores in it.
+    pub(super) given: Given,
+}
+
+/// The scores a member gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Given {
     /// From 0 to 1; none if the member gave none that can be read without guessing.
     pub(super) score: Option<f64>,
     /// How the score was given.
@@ -136,10 +143,9 @@ impl Answer {
                 (Scores::from_json(object, scale), ScoreSource::JsonSchema)
             }
         };
+        let source = if scores.score.is_some() { given } else { ScoreSource::None };
         Judgement {
-            score: scores.score,
-            source: if scores.score.is_some() { given } else { ScoreSource::None },
-            sub_scores: scores.sub_scores,
+            given: Given { score: scores.score, source, sub_scores: scores.sub_scores },
             reasoning: match self.form {
                 Form::Object(object) => object.into_reasoning().unwrap_or_default(),
                 Form::Opening | Form::Text | Form::Bare => self.text,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::Judgement;
+use super::answer::Given;
 use super::dialect::Usage;
 use super::end::Ended;
 use super::question::Asked;
@@ -25,7 +25,8 @@ pub(super) struct Place {
     pub(super) scored: bool,
     /// What was shown of the answer.
     pub(super) text: String,
-    pub(super) judgement: Judgement,
+    /// The scores in it, if it counts.
+    pub(super) given: Given,
     pub(super) ended: Option<Ended>,
     /// What it has used, as far as is known: said by its provider, or guessed from its words.
     pub(super) usage: Usage,
@@ -89,7 +90,7 @@ impl Place {
             asked,
             scored,
             text: String::new(),
-            judgement: Judgement::default(),
+            given: Given::default(),
             ended: None,
             usage: Usage::default(),
             is_guess: true,
@@ -111,6 +112,14 @@ impl Place {
         self.ended.as_ref().is_some_and(Ended::has_answer)
     }
 
+    /// About how many bytes it holds in memory.
+    fn weight(&self) -> usize {
+        const OVERHEAD: usize = 1024;
+        let asked = self.asked.system.len() + self.asked.user.len();
+        let citations = self.citations.iter().map(String::len).sum::<usize>();
+        OVERHEAD + asked + self.text.capacity() + citations
+    }
+
     /// What all its attempts have cost.
     pub(super) fn cost(&self) -> Option<f64> {
         self.asked.seat.cost(add(self.used_before, self.usage))
@@ -130,8 +139,8 @@ impl Place {
             }
         }
         if self.scored && self.has_answer() {
-            put("scoreSource", json!(self.judgement.source.as_str()));
-            let sub_scores = &self.judgement.sub_scores;
+            put("scoreSource", json!(self.given.source.as_str()));
+            let sub_scores = &self.given.sub_scores;
             let named = [
                 ("psychology", sub_scores.psychology),
                 ("hookStrength", sub_scores.hook_strength),
@@ -166,11 +175,17 @@ impl Board {
     pub(super) fn verdict(&self, quorum: usize) -> Verdict {
         let ballot = |place: &Place| Ballot {
             weight: place.asked.weight,
-            score: place.judgement.score,
-            sub_scores: place.judgement.sub_scores,
+            score: place.given.score,
+            sub_scores: place.given.sub_scores,
         };
         let ballots: Vec<_> = self.members().iter().map(ballot).collect();
         Verdict::of(&ballots, quorum)
+    }
+
+    /// About how many bytes it holds in memory.
+    pub(super) fn weight(&self) -> usize {
+        let complete = self.complete.as_ref().map_or(0, |said| said.as_str().len());
+        complete + self.places.iter().map(Place::weight).sum::<usize>()
     }
 
     /// The members in their first stage.
@@ -212,7 +227,7 @@ impl Board {
             member.insert("model".to_owned(), json!(place.asked.seat.name));
             member.insert("weight".to_owned(), json!(place.asked.weight));
             member.insert("status".to_owned(), json!(status));
-            member.insert("score".to_owned(), json!(place.judgement.score));
+            member.insert("score".to_owned(), json!(place.given.score));
             member.insert("text".to_owned(), json!(place.text));
             if let Some(ended) = place.ended.as_ref().filter(|ended| !ended.message.is_empty()) {
                 member.insert("error".to_owned(), json!(ended.message));

@@ -60,11 +60,17 @@ impl Council {
         let prompt =
             prompt.ok_or_else(|| Refusal::Invalid("there is no such prompt".to_owned()))?;
         let most = if stream.seats == 0 { usize::MAX } else { stream.seats };
+        let filled = |text: &str| -> Arc<str> { fill(text, &parameter).into() };
+        // Made once for all who have none of their own: it may be long.
+        let (system, user) = (filled(&prompt.system), filled(&prompt.user));
+        let own = |text: &Option<String>, common: &Arc<str>| {
+            text.as_ref().map_or_else(|| Arc::clone(common), |text| filled(text))
+        };
         let asked = self.sitting().take(most).map(|seat| Asked {
             seat: Arc::clone(seat),
             weight: seat.settings.weight,
-            system: fill(seat.settings.system.as_ref().unwrap_or(&prompt.system), &parameter),
-            user: fill(seat.settings.user.as_ref().unwrap_or(&prompt.user), &parameter),
+            system: own(&seat.settings.system, &system),
+            user: own(&seat.settings.user, &user),
         });
         let asked = asked.collect();
         let chairman = self.seat(&settings.chairman).or_else(|| self.sitting().next());
@@ -112,12 +118,13 @@ impl Council {
             return Err(invalid("budget: it is no number from 0".to_owned()));
         }
         let (unwatched, grace) = unwatched(inquiry.unwatched.as_deref(), settings)?;
+        let (system, user) = (Arc::from(&*inquiry.system), Arc::from(&*inquiry.prompt));
         let weight = |seat: &Seat| inquiry.weights.get(&seat.name).copied();
         let asked = seats.iter().map(|seat| Asked {
             seat: Arc::clone(seat),
             weight: weight(seat).unwrap_or(seat.settings.weight),
-            system: inquiry.system.clone(),
-            user: inquiry.prompt.clone(),
+            system: Arc::clone(&system),
+            user: Arc::clone(&user),
         });
         self.checked(Question {
             asked: asked.collect(),

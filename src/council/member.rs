@@ -12,18 +12,18 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::answer::{Judgement, ScoreSource};
+use super::answer::ScoreSource;
 use super::attempt::{Attempt, Clocks, NO_END};
 use super::board::{Board, Place, add};
 use super::dialect::{Ask, Fault, Said, Usage};
 use super::end::{EndKind, Ended};
 use super::meter::Meter;
+use super::question::Asked;
 use super::run::{Run, Tools};
 use super::score;
 use super::seat::Seat;
 use super::upstream::Upstream;
 use super::words;
-use crate::settings::ScoreScale;
 
 /// The pause before the second attempt, when the provider names none; then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -95,18 +95,18 @@ impl Member<'_> {
     /// # Errors
     /// When it may be worth asking again.
     async fn attempt(&mut self, attempt: &mut Attempt) -> Result<Ended, Fault> {
-        let (question, scored) = self.question();
-        let by_schema = scored && self.seat.by_schema;
+        let Some(question) = self.question() else { return attempt.ended() };
+        let by_schema = self.is_scored() && self.seat.by_schema;
         let settings = &self.seat.settings;
         let ask = Ask {
             model: &settings.model,
-            system: &question.0,
-            user: &question.1,
+            system: &question.system,
+            user: &question.user,
             max_tokens: settings.max_tokens,
             schema: by_schema.then_some(&self.tools.schema),
             extra: &settings.extra,
         };
-        self.guess_usage(question.0.len() + question.1.len(), 0);
+        self.guess_usage(question.system.len() + question.user.len(), 0);
         self.meter.asked();
         let first_text = self.clocks.first_text.min(self.clocks.total);
         let opened =
@@ -183,16 +183,11 @@ impl Member<'_> {
     async fn judge(&mut self, mut attempt: Attempt, ended: &Ended) {
         let rest = attempt.answer.rest().to_owned();
         self.show(&rest).await;
-        let (scale, scored) = (self.scale(), self.question().1);
-        let judgement = attempt.answer.finish(scale);
-        let unscored = |judgement: Judgement| Judgement {
-            reasoning: judgement.reasoning,
-            ..Judgement::default()
-        };
-        let is_whole = ended.kind == EndKind::Ok || judgement.source == ScoreSource::JsonSchema;
-        let counts = scored && ended.has_answer() && is_whole;
-        let judgement = if counts { judgement } else { unscored(judgement) };
-        self.note(|place| place.judgement = judgement);
+        let given = attempt.answer.finish(self.run.settings.scale).given;
+        let is_whole = ended.kind == EndKind::Ok || given.source == ScoreSource::JsonSchema;
+        if self.is_scored() && ended.has_answer() && is_whole {
+            self.note(|place| place.given = given);
+        }
     }
 
     /// What was said is withdrawn, what it used is kept.
@@ -210,23 +205,18 @@ impl Member<'_> {
         }
     }
 
-    /// System and user, and whether scores are asked for.
-    fn question(&self) -> ((String, String), bool) {
-        let scale = self.scale();
-        let by_schema = self.seat.by_schema;
-        let question = self.on_board(|place| {
-            let mut user = place.asked.user.clone();
-            if place.scored && !by_schema {
-                user.push_str("\n\n");
-                user.push_str(&score::demand(scale));
-            }
-            ((place.asked.system.clone(), user), place.scored)
-        });
-        question.unwrap_or_default()
+    /// What it is asked. Without a schema, a score is demanded in words.
+    fn question(&self) -> Option<Asked> {
+        let (mut asked, scored) = self.on_board(|place| (place.asked.clone(), place.scored))?;
+        if scored && !self.seat.by_schema {
+            let demand = score::demand(self.run.settings.scale);
+            asked.user = [&*asked.user, "\n\n", &demand].concat().into();
+        }
+        Some(asked)
     }
 
-    fn scale(&self) -> ScoreScale {
-        self.run.settings.scale
+    fn is_scored(&self) -> bool {
+        self.on_board(|place| place.scored).unwrap_or_default()
     }
 
     /// For as long as its provider does not count, its tokens are guessed.

@@ -88,6 +88,8 @@ struct Shared {
     /// How many sit.
     sitting: usize,
     publisher: Arc<dyn Publisher>,
+    /// Changes when the source is connected (anew).
+    connections: watch::Receiver<u64>,
     runs: Runs,
 }
 
@@ -142,13 +144,13 @@ impl Council {
             settings,
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
-            connections,
         };
         Ok(Self(Arc::new(Shared {
             tools: Arc::new(tools),
             sitting: sitting.len(),
             seats: sitting.into_iter().chain(others.filter_map(seat)).collect(),
             publisher,
+            connections,
             runs,
         })))
     }
@@ -197,7 +199,8 @@ impl Council {
         Self::check_id(&id)?;
         let channel = Channel::new(&format!("council:{id}"))
             .map_err(|error| Refusal::Invalid(format!("runId: {error}")))?;
-        let voice = Voice::new(Arc::clone(&self.0.publisher), channel);
+        let Shared { publisher, connections, .. } = &*self.0;
+        let voice = Voice::new(Arc::clone(publisher), channel, connections.clone());
         let settings = Arc::clone(&self.0.tools.settings);
         let run = Arc::new(Run::new(id.clone(), question, settings, voice));
         if let Some(known) = self.0.runs.enter(&run, caller, name.is_some())? {

@@ -36,8 +36,8 @@ pub struct Question {
 pub(super) struct Asked {
     pub(super) seat: Arc<Seat>,
     pub(super) weight: f64,
-    pub(super) system: String,
-    pub(super) user: String,
+    pub(super) system: Arc<str>,
+    pub(super) user: Arc<str>,
 }
 
 /// Why a question is not taken. Clients are told the text.

@@ -34,8 +34,6 @@ use crate::settings::CouncilSettings;
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 
-/// How long to wait until words that could not be said are tried again.
-const AGAIN: Duration = Duration::from_millis(500);
 /// For so long after its end a run is told again when the source was away.
 const AFTERMATH: Duration = Duration::from_secs(60);
 
@@ -47,8 +45,6 @@ pub(super) struct Tools {
     pub(super) settings: Arc<CouncilSettings>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
-    /// Changes when the source is connected (anew): what was said meanwhile was not heard.
-    pub(super) connections: watch::Receiver<u64>,
 }
 
 /// A run of the council.
@@ -111,11 +107,9 @@ impl Run {
 
     /// The first word: the run, who sits on it, and its rules.
     pub(super) fn first_word(&self) -> Option<crate::event::Payload> {
-        let asked = |asked: &Asked| Place::new(String::new(), asked.clone(), false);
-        let places: Vec<_> = self.question.asked.iter().map(asked).collect();
         let rules = json!({"quorum": self.question.quorum,
             "deadlineMs": self.question.deadline.as_millis(), "scored": self.question.scored});
-        words::run(&self.id, &places, rules)
+        words::run(&self.id, &self.question.asked, rules)
     }
 
     /// Runs from the first word to the last, and for as long as the run is kept.
@@ -136,7 +130,7 @@ impl Run {
     }
 
     /// Has places answer, all at the same time, until each has ended. Arms: an end; the deadline;
-    /// nobody watches; the source is back; words to be said again.
+    /// nobody watches; everything has to be said again.
     pub(super) async fn stage(
         &self,
         tools: &Tools,
@@ -152,8 +146,6 @@ impl Run {
             seated.map(|place| words::piece(place, "")).collect::<Vec<_>>()
         };
         self.voice.say(starts).await;
-        let mut connections = tools.connections.clone();
-        connections.mark_unchanged();
         let deadline = sleep_until(self.began + self.question.deadline);
         let Question { unwatched, grace, .. } = self.question;
         let abandoned = self.viewers.gone(unwatched, grace, &tools.stop);
@@ -170,8 +162,7 @@ impl Run {
                 () = &mut abandoned, if self.stopped.borrow().is_none() => {
                     self.stop(&Ended::new(EndKind::Cancelled, "nobody watched").with_code("unwatched"));
                 }
-                Ok(()) = connections.changed() => self.say_again().await,
-                () = sleep(AGAIN), if self.voice.is_behind() => self.say_again().await,
+                () = self.voice.lags() => self.say_again().await,
             }
         }
     }
@@ -213,7 +204,7 @@ impl Run {
             let board = self.board.lock();
             let place = board.places.get(place);
             let end = place.and_then(|place| words::end(place, place.ended.as_ref()?));
-            let has_score = place.is_some_and(|place| place.judgement.score.is_some());
+            let has_score = place.is_some_and(|place| place.given.score.is_some());
             let verdict = has_score.then(|| board.verdict(self.question.quorum));
             [end, verdict.and_then(|verdict| words::aggregate(&verdict))]
         };
@@ -251,16 +242,13 @@ impl Run {
 
     /// Sees to it that the last words are heard, for a while.
     async fn stay(&self, tools: &Tools) {
-        let mut connections = tools.connections.clone();
-        connections.mark_unchanged();
         let over = sleep(AFTERMATH);
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = &mut over => return,
                 () = tools.stop.requested() => return,
-                Ok(()) = connections.changed() => self.say_again().await,
-                () = sleep(AGAIN), if self.voice.is_behind() => self.say_again().await,
+                () = self.voice.lags() => self.say_again().await,
             }
         }
     }
@@ -314,6 +302,11 @@ impl Run {
             fields.insert("viewers".to_owned(), json!(self.viewers.count()));
         }
         state
+    }
+
+    /// About how many bytes it holds in memory.
+    pub(super) fn weight(&self) -> usize {
+        self.board.lock().weight()
     }
 
     /// Whether the same question may be answered by this run.

@@ -1,7 +1,7 @@
 //! The runs of this node: which there are, which question each answers, and how many there may be.
 //!
-//! Bounded: so many run at a time, and so many are kept, the oldest that has ended going first. A
-//! run begins seldom, for it costs money, so the few there are are looked through.
+//! Bounded: so many run at a time, and so many and so much of them are kept, the oldest that has
+//! ended going first. A run begins seldom, for it costs money, so the few there are are looked through.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub(super) struct Runs {
     most: usize,
     most_of_client: usize,
     most_kept: usize,
+    most_bytes: usize,
     reuse: Duration,
     retention: Duration,
     hashers: [RandomState; 2],
@@ -40,6 +41,7 @@ impl Runs {
             most: settings.max_runs,
             most_of_client: settings.max_runs_per_client,
             most_kept: settings.kept_runs,
+            most_bytes: settings.kept_bytes,
             reuse: settings.reuse,
             retention: settings.retention,
             hashers: [RandomState::new(), RandomState::new()],
@@ -116,10 +118,11 @@ impl Runs {
         if of_client.count() >= self.most_of_client {
             return Err(Refusal::FullForClient);
         }
-        if runs.len() >= self.most_kept {
+        let mut bytes = runs.values().map(|entry| entry.run.weight()).sum::<usize>();
+        while runs.len() >= self.most_kept || bytes > self.most_bytes {
             let ended = |(_, entry): &(&String, &Entry)| entry.run.ended.borrow().is_some();
             let oldest = runs.iter().find(ended).map(|(id, _)| id.clone()).ok_or(Refusal::Full)?;
-            runs.remove(&oldest);
+            bytes -= runs.remove(&oldest).map_or(0, |oldest| oldest.run.weight());
         }
         runs.insert(run.id.clone(), entry);
         Ok(None)

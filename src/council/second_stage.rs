@@ -21,8 +21,7 @@ pub(super) async fn hold(run: &Run, tools: &Tools) -> Value {
     let (answers, voters) = {
         let board = run.board.lock();
         let answered: Vec<_> = board.members().iter().filter(|place| place.has_answer()).collect();
-        let text =
-            |place: &&Place| (place.asked.seat.name.clone(), place.judgement.reasoning.clone());
+        let text = |place: &&Place| (place.asked.seat.name.clone(), place.text.clone());
         let voters: Vec<_> = answered.iter().map(|place| place.asked.clone()).collect();
         (answered.iter().map(text).collect::<Vec<_>>(), voters)
     };
@@ -54,7 +53,7 @@ fn ballot_paper(voter: &Asked, answers: &[(String, String)]) -> ((String, Asked)
     let seen = ranking::anonymised(answers, &voter.seat.name, &order);
     let user = format!("The task was:\n{}\n\n{}", voter.user, seen.prompt);
     let stage = format!("{RANKING}{}", voter.seat.name);
-    ((stage, Asked { user, ..voter.clone() }), seen)
+    ((stage, Asked { user: user.into(), ..voter.clone() }), seen)
 }
 
 /// The members that a voter has ranked, best first.
@@ -87,8 +86,8 @@ async fn synthesise(
         let rank = rank.unwrap_or_default();
         user.push_str(&["\n=== ", member, &rank, " ===\n", text, "\n"].concat());
     }
-    let system = task.system.clone();
-    let asked = Asked { seat: Arc::clone(&chairman), weight: 1.0, system, user };
+    let system = Arc::clone(&task.system);
+    let asked = Asked { seat: chairman, weight: 1.0, system, user: user.into() };
     let places = run.stage(tools, vec![(SYNTHESIS.to_owned(), asked)], false).await;
     let board = run.board.lock();
     let place = places.first().and_then(|&place| board.places.get(place))?;

@@ -4,7 +4,11 @@
 //! board, and is told again as a whole when the source is back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::event::{Channel, Payload};
 use crate::source::{Publication, PublishError, Publisher};
@@ -12,35 +16,56 @@ use crate::source::{Publication, PublishError, Publisher};
 pub(super) struct Voice {
     publisher: Arc<dyn Publisher>,
     channel: Channel,
-    /// Whether something was not published, or may not have been heard.
+    /// How often the source has been connected: what was said before the last time may not have
+    /// been heard.
+    connections: watch::Receiver<u64>,
+    /// How often it had been when everything was said last.
+    heard_since: AtomicU64,
+    /// Whether something was not published.
     is_behind: AtomicBool,
 }
 
+/// How long to wait until what could not be said is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 impl Voice {
-    pub(super) fn new(publisher: Arc<dyn Publisher>, channel: Channel) -> Self {
-        Self { publisher, channel, is_behind: AtomicBool::new(false) }
+    pub(super) fn new(
+        publisher: Arc<dyn Publisher>,
+        channel: Channel,
+        connections: watch::Receiver<u64>,
+    ) -> Self {
+        let heard_since = AtomicU64::new(*connections.borrow());
+        Self { publisher, channel, connections, heard_since, is_behind: AtomicBool::new(false) }
+    }
+
+    /// Resolves when everything has to be said again: the source was away, or a while after
+    /// something could not be said.
+    pub(super) async fn lags(&self) {
+        let heard_since = self.heard_since.load(Ordering::Relaxed);
+        let mut connections = self.connections.clone();
+        let reconnected = async {
+            connections.wait_for(|connections| *connections != heard_since).await.map(drop)
+        };
+        tokio::select! {
+            Ok(()) = reconnected => {}
+            () = sleep(AGAIN), if self.is_behind.load(Ordering::Relaxed) => {}
+            // The source is gone for good.
+            else => std::future::pending().await,
+        }
     }
 
     /// Says `words` together. What cannot be said is left to [`Voice::say_again`].
     pub(super) async fn say(&self, words: impl IntoIterator<Item = Option<Payload>>) {
-        if !self.is_behind() {
+        if !self.is_behind.load(Ordering::Relaxed) {
             self.publish(words.into_iter().flatten().collect()).await;
         }
     }
 
     /// Says everything from the beginning; from now on words go out again.
     pub(super) async fn say_again(&self, everything: Vec<Option<Payload>>) {
+        self.heard_since.store(*self.connections.borrow(), Ordering::Relaxed);
         self.is_behind.store(false, Ordering::Relaxed);
         self.publish(everything.into_iter().flatten().collect()).await;
-    }
-
-    /// What was said last may not have been heard.
-    pub(super) fn fall_behind(&self) {
-        self.is_behind.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_behind(&self) -> bool {
-        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// Says the first word, which tells that the run is this node's. `false`: another one has said
@@ -61,7 +86,7 @@ impl Voice {
         let words = words.into_iter().map(|payload| self.publication(payload, None));
         if let Err(error) = self.publisher.publish(words.collect()).await {
             tracing::debug!(channel = %self.channel, %error, "a run is not heard for now");
-            self.fall_behind();
+            self.is_behind.store(true, Ordering::Relaxed);
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::board::{Place, Totals};
 use super::end::Ended;
+use super::question::Asked;
 use super::verdict::Verdict;
 use crate::event::{Payload, now};
 
@@ -41,7 +42,7 @@ pub(super) fn end(place: &Place, ended: &Ended) -> Option<Payload> {
     let mut said = json!({"type": SCORE, "stage": place.stage, "model": place.asked.seat.name});
     let fields = said.as_object_mut()?;
     if ended.has_answer() {
-        if let Some(score) = place.judgement.score {
+        if let Some(score) = place.given.score {
             fields.insert("score".to_owned(), json!(score));
         }
         fields.insert("reasoning".to_owned(), json!(reasoning(place)));
@@ -55,12 +56,9 @@ pub(super) fn end(place: &Place, ended: &Ended) -> Option<Payload> {
 }
 
 /// A notice at the beginning: the run, who sits on it, and its rules.
-pub(super) fn run(id: &str, places: &[Place], rules: Value) -> Option<Payload> {
-    let member = |place: &Place| {
-        let seat = &place.asked.seat;
-        json!({"model": seat.name, "weight": place.asked.weight})
-    };
-    let members: Vec<_> = places.iter().map(member).collect();
+pub(super) fn run(id: &str, asked: &[Asked], rules: Value) -> Option<Payload> {
+    let member = |asked: &Asked| json!({"model": asked.seat.name, "weight": asked.weight});
+    let members: Vec<_> = asked.iter().map(member).collect();
     let mut said = json!({"type": "council_run", "stage": "run", "runId": id, "members": members});
     merge(&mut said, rules);
     merge(&mut said, json!({"timestamp": now()}));
@@ -100,7 +98,7 @@ pub(super) fn complete(outcome: &Outcome<'_>) -> Option<Payload> {
     let scores: Vec<_> = heard
         .map(|place| {
             let mut entry = json!({"model": place.asked.seat.name});
-            if let Some(score) = place.judgement.score {
+            if let Some(score) = place.given.score {
                 merge(&mut entry, json!({"score": score}));
             }
             merge(&mut entry, json!({"reasoning": reasoning(place)}));
@@ -144,7 +142,7 @@ fn sums(verdict: &Verdict) -> Value {
 }
 
 fn reasoning(place: &Place) -> String {
-    place.judgement.reasoning.chars().take(REASONING).collect()
+    place.text.chars().take(REASONING).collect()
 }
 
 fn merge(into: &mut Value, more: Value) {

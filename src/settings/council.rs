@@ -34,6 +34,7 @@ pub struct CouncilSettings {
     pub max_runs: usize,
     pub max_runs_per_client: usize,
     pub kept_runs: usize,
+    pub kept_bytes: usize,
     pub max_input_bytes: usize,
     pub max_answer_bytes: usize,
     pub budget: f64,

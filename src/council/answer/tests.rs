@@ -121,7 +121,7 @@ fn a_fence_around_an_object_is_passed_over() {
     for fence in ["```json\n", "```json\r\n", "```\n", " \n```json \n\n", "```"] {
         let text = format!("{fence}{{\"reasoning\":\"yes\",\"score\":0.5}}\n```\n");
         assert_eq!(whole(&text), "yes", "{fence:?}");
-        assert_eq!(judged(&text).score, Some(0.5), "{fence:?}");
+        assert_eq!(judged(&text).given.score, Some(0.5), "{fence:?}");
     }
     assert_eq!(shown(&["``", "`js", "on", "\n", "{\"reasoning\":\"x"]), ["", "", "", "", "x", ""]);
 }
@@ -143,7 +143,10 @@ fn an_object_without_reasoning_is_shown_as_it_is_written() {
     assert_eq!(shown(&["{\"score\":0."]), ["", "{\"score\":0."]);
     let judgement = judged(text);
     assert_eq!(judgement.reasoning, text);
-    assert_eq!((judgement.score, judgement.source), (Some(0.5), ScoreSource::JsonSchema));
+    assert_eq!(
+        (judgement.given.score, judgement.given.source),
+        (Some(0.5), ScoreSource::JsonSchema)
+    );
 }
 
 #[test]
@@ -151,14 +154,14 @@ fn what_only_looks_like_an_object_is_text_as_soon_as_that_shows() {
     assert_eq!(shown(&["{", "brand", "} it"]), ["", "{brand", "} it", ""]);
     assert_eq!(shown(&["{\"Wow\"", " is"]), ["", "{\"Wow\" is", ""]);
     let judgement = judged("{brand} works.\nSCORE: 0.8");
-    assert_eq!((judgement.score, judgement.source), (Some(0.8), ScoreSource::Pattern));
+    assert_eq!((judgement.given.score, judgement.given.source), (Some(0.8), ScoreSource::Pattern));
 }
 
 #[test]
 fn a_broken_object_keeps_the_reasoning_it_had() {
     assert_eq!(whole(r#"{"reasoning":"a "b" c","score":0.5}"#), "a ");
     assert_eq!(whole(r#"{"reasoning":"a",score:0.5}"#), "a");
-    assert_eq!(judged(r#"{"reasoning":"a "b" c","score":0.5}"#).score, None);
+    assert_eq!(judged(r#"{"reasoning":"a "b" c","score":0.5}"#).given.score, None);
 }
 
 #[test]
@@ -168,15 +171,18 @@ fn a_whole_object_is_judged_by_its_fields() {
     );
     let sub_scores = SubScores { psychology: Some(0.8), hook_strength: None, novelty: Some(0.0) };
     let (score, source) = (Some(0.81), ScoreSource::JsonSchema);
-    assert_eq!(judgement, Judgement { reasoning: "Good.".to_owned(), score, source, sub_scores });
+    assert_eq!(
+        judgement,
+        Judgement { reasoning: "Good.".to_owned(), given: Given { score, source, sub_scores } }
+    );
 }
 
 #[test]
 fn text_is_judged_by_its_last_line() {
     let judgement = judged("Good.\n\n**SCORE: 0.81** NOVELTY: 0.2\n");
     assert_eq!(judgement.reasoning, "Good.\n\n**SCORE: 0.81** NOVELTY: 0.2\n");
-    assert_eq!((judgement.score, judgement.source), (Some(0.81), ScoreSource::Pattern));
-    assert_eq!(judgement.sub_scores.novelty, Some(0.2));
+    assert_eq!((judgement.given.score, judgement.given.source), (Some(0.81), ScoreSource::Pattern));
+    assert_eq!(judgement.given.sub_scores.novelty, Some(0.2));
 }
 
 #[test]
@@ -188,21 +194,25 @@ fn a_score_quoted_in_an_object_is_not_the_score() {
         r#"{"reasoning":"x","score":1.2,"note":"SCORE: 0.9 "}"#,
     ] {
         let judgement = judged(text);
-        assert_eq!((judgement.score, judgement.source), (None, ScoreSource::None), "{text}");
+        assert_eq!(
+            (judgement.given.score, judgement.given.source),
+            (None, ScoreSource::None),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn an_object_that_was_cut_has_no_score() {
     let judgement = judged(r#"{"reasoning":"Good.","score":0.8"#);
-    assert_eq!((judgement.reasoning.as_str(), judgement.score), ("Good.", None));
+    assert_eq!((judgement.reasoning.as_str(), judgement.given.score), ("Good.", None));
 }
 
 #[test]
 fn an_empty_answer_says_nothing() {
     let judgement = Answer::new(10).finish(ScoreScale::One);
     assert_eq!(judgement.reasoning, "");
-    assert_eq!((judgement.score, judgement.source), (None, ScoreSource::None));
+    assert_eq!((judgement.given.score, judgement.given.source), (None, ScoreSource::None));
 }
 
 #[test]
@@ -289,6 +299,6 @@ proptest! {
         let text = if pretty { format!("{object:#}") } else { object.to_string() };
         let judgement = judged(&text);
         prop_assert_eq!(judgement.reasoning, reasoning);
-        prop_assert_eq!(judgement.score, Some(0.5));
+        prop_assert_eq!(judgement.given.score, Some(0.5));
     }
 }

@@ -53,6 +53,7 @@ impl CouncilSettings {
             ("max_runs", self.max_runs),
             ("max_runs_per_client", self.max_runs_per_client),
             ("kept_runs", self.kept_runs),
+            ("kept_bytes", self.kept_bytes),
             ("max_input_bytes", self.max_input_bytes),
             ("max_answer_bytes", self.max_answer_bytes),
         ] {

@@ -22,6 +22,8 @@ pub(crate) struct Process {
 impl Process {
     /// Starts on a free port and waits until the log says which.
     pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        // For the test's own requests: every test may come first.
+        sluice::http::choose_cryptography();
         let mut child = sluice(arguments)
             .env("SLUICE__SERVER__BIND", "127.0.0.1:0")
             .env("SLUICE__SERVER__DRAIN", "100ms")

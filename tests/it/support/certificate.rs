@@ -40,7 +40,7 @@ impl Certificate {
     /// A client that trusts the authority.
     pub(crate) fn client(&self) -> reqwest::ClientBuilder {
         // Every test may come first.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        sluice::http::choose_cryptography();
         let pem = std::fs::read(self.path("authority.pem")).unwrap();
         let authority = reqwest::Certificate::from_pem(&pem).unwrap();
         reqwest::Client::builder().tls_certs_only([authority])

@@ -63,6 +63,6 @@ impl Protocol {
 /// A client that does not reuse connections.
 pub(super) fn builder() -> ClientBuilder {
     // Every test may come first.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    sluice::http::choose_cryptography();
     Client::builder().pool_max_idle_per_host(0)
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::answer::ScoreSource;
 use super::attempt::{Attempt, Clocks, NO_END};
 use super::board::{Board, Place, add};
-use super::dialect::{Ask, Fault, Said, Usage};
+use super::dialect::{Fault, Said, Usage};
 use super::end::{EndKind, Ended};
 use super::meter::Meter;
 use super::question::Asked;
@@ -97,20 +97,12 @@ impl Member<'_> {
     async fn attempt(&mut self, attempt: &mut Attempt) -> Result<Ended, Fault> {
         let Some(question) = self.question() else { return attempt.ended() };
         let by_schema = self.is_scored() && self.seat.by_schema;
-        let settings = &self.seat.settings;
-        let ask = Ask {
-            model: &settings.model,
-            system: &question.system,
-            user: &question.user,
-            max_tokens: settings.max_tokens,
-            schema: by_schema.then_some(&self.tools.schema),
-            extra: &settings.extra,
-        };
+        let body = self.seat.bodies.asking(&question.system, &question.user, by_schema);
         self.guess_usage(question.system.len() + question.user.len(), 0);
         self.meter.asked();
         let first_text = self.clocks.first_text.min(self.clocks.total);
         let opened =
-            timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, &ask)).await;
+            timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, body)).await;
         let Ok(opened) = opened else { return Ok(attempt.out_of_time(&self.clocks)) };
         let mut upstream = opened?;
         let mut said = Vec::new();

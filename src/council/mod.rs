@@ -17,6 +17,8 @@ mod inquiry;
 
 mod seat;
 
+mod body;
+
 mod run;
 
 mod runs;
@@ -128,8 +130,10 @@ impl Council {
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
             .build()?;
+        let schema = score::schema(settings.scale);
         let seat = |name: &String| {
-            settings.member.get(name).map(|member| Arc::new(Seat::new(name, member, settings)))
+            let member = settings.member.get(name)?;
+            Some(Arc::new(Seat::new(name, member, settings, &schema)))
         };
         let sitting: Vec<_> = settings.members.iter().filter_map(seat).collect();
         let others = settings.member.keys().filter(|name| !settings.members.contains(name));
@@ -138,13 +142,7 @@ impl Council {
         }
         let settings = Arc::new(settings.clone());
         let runs = Runs::new(&settings);
-        let tools = Tools {
-            client,
-            schema: score::schema(settings.scale),
-            settings,
-            metrics: Arc::clone(metrics),
-            stop: stop.clone(),
-        };
+        let tools = Tools { client, settings, metrics: Arc::clone(metrics), stop: stop.clone() };
         Ok(Self(Arc::new(Shared {
             tools: Arc::new(tools),
             sitting: sitting.len(),
@@ -256,10 +254,9 @@ impl Council {
 
     /// What is missing so that all members can be asked.
     pub fn missing(settings: &CouncilSettings) -> Vec<String> {
-        let seats = settings
-            .members
-            .iter()
-            .filter_map(|name| Some(Seat::new(name, settings.member.get(name)?, settings)));
+        let seats = settings.members.iter().filter_map(|name| {
+            Some(Seat::new(name, settings.member.get(name)?, settings, &Value::Null))
+        });
         seats.filter_map(|seat| Some(format!("{} ({})", seat.missing?, seat.name))).collect()
     }
 

@@ -40,8 +40,6 @@ const AFTERMATH: Duration = Duration::from_secs(60);
 /// What all runs share.
 pub(super) struct Tools {
     pub(super) client: Client,
-    /// What scores are asked for by.
-    pub(super) schema: Value,
     pub(super) settings: Arc<CouncilSettings>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,

@@ -5,8 +5,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
 
+use super::body::Bodies;
 use super::dialect::{Fault, Usage};
 use crate::settings::{CouncilSettings, Dialect, MemberSettings};
 
@@ -16,8 +19,10 @@ pub(super) struct Seat {
     pub(super) name: String,
     /// How its provider is spoken to.
     pub(super) dialect: Dialect,
-    /// Where it is asked.
-    pub(super) url: String,
+    /// Where it is asked; `None` if that is no URL.
+    pub(super) url: Option<Url>,
+    /// With what.
+    pub(super) bodies: Bodies,
     /// What stands in the head of a request, the key included.
     pub(super) headers: HeaderMap,
     /// Why it cannot be asked: what is missing.
@@ -37,14 +42,21 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(name: &str, settings: &MemberSettings, council: &CouncilSettings) -> Self {
+    /// `schema`: what scores are asked for by.
+    pub(super) fn new(
+        name: &str,
+        settings: &MemberSettings,
+        council: &CouncilSettings,
+        schema: &Value,
+    ) -> Self {
         let dialect = settings.dialect;
         let key = read_key(settings);
         let headers = key.clone().and_then(|key| headers(settings, dialect, key.as_deref()));
         Self {
             name: name.to_owned(),
             dialect,
-            url: dialect.url(&settings.base_url, &settings.model),
+            url: dialect.url(&settings.base_url, &settings.model).parse().ok(),
+            bodies: Bodies::new(dialect, settings, schema),
             missing: headers.as_ref().err().cloned(),
             key: key.unwrap_or_default(),
             headers: headers.unwrap_or_default(),
@@ -104,7 +116,11 @@ fn headers(
 ) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     // Identity: what is compressed arrives in blocks, not word by word.
-    let fixed = [("accept", "text/event-stream"), ("accept-encoding", "identity")];
+    let fixed = [
+        ("accept", "text/event-stream"),
+        ("accept-encoding", "identity"),
+        ("content-type", "application/json"),
+    ];
     for (name, value) in fixed.into_iter().chain(dialect.headers().iter().copied()) {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }

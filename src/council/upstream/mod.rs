@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use reqwest::{Client, Response, header};
 
 use self::sse::{Item, SseReader};
-use super::dialect::{Ask, Fault, FaultKind, Reader, Said};
+use super::dialect::{Fault, FaultKind, Reader, Said};
 use super::seat::Seat;
 
 /// Bytes of one event of a provider, at most: signatures and citations are long.
@@ -31,12 +31,11 @@ impl Upstream {
     ///
     /// # Errors
     /// When the provider cannot be reached, or says no.
-    pub(super) async fn open(client: &Client, seat: &Seat, ask: &Ask<'_>) -> Result<Self, Fault> {
-        let request = client
-            .post(&seat.url)
-            .headers(seat.headers.clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(seat.dialect.body(ask).to_string());
+    pub(super) async fn open(client: &Client, seat: &Seat, body: String) -> Result<Self, Fault> {
+        let Some(url) = seat.url.clone() else {
+            return Err(fault("its base_url is no URL".to_owned(), "unreachable"));
+        };
+        let request = client.post(url).headers(seat.headers.clone()).body(body);
         let response = request.send().await.map_err(|error| unreachable_fault(&error))?;
         if !response.status().is_success() {
             return Err(refusal(response).await);

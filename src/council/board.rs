@@ -67,6 +67,8 @@ pub(super) enum Status {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Totals {
     usage: Usage,
+    /// Whether some of it is guessed.
+    is_guess: bool,
     /// `None` if a price is not known.
     cost: Option<f64>,
 }
@@ -199,6 +201,10 @@ impl Board {
         let costs: Option<Vec<f64>> = self.places.iter().map(Place::cost).collect();
         Totals {
             usage: self.places.iter().map(used).fold(Usage::default(), add),
+            is_guess: self
+                .places
+                .iter()
+                .any(|place| place.is_guess && used(place) != Usage::default()),
             cost: costs.map(|costs| costs.iter().sum()),
         }
     }
@@ -259,7 +265,7 @@ impl Status {
 
 impl Totals {
     pub(super) fn json(&self) -> Value {
-        let mut json = json!({"usage": usage_json(self.usage, false)});
+        let mut json = json!({"usage": usage_json(self.usage, self.is_guess)});
         if let (Value::Object(fields), Some(cost)) = (&mut json, self.cost) {
             fields.insert("cost".to_owned(), json!(cost));
         }

@@ -41,7 +41,7 @@ pub(super) struct Asked {
 }
 
 /// Why a question is not taken. Clients are told the text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// Nobody can answer.
     #[error("{0}")]
@@ -61,6 +61,9 @@ pub enum Refusal {
     /// The run is not known, or no longer.
     #[error("this run of the council is not known here, or no longer")]
     Unknown,
+    /// The name is that of a run that answers another question.
+    #[error("a run of this name answers another question")]
+    Taken,
     /// The source is away.
     #[error("the event source is not connected; nothing was asked")]
     Unavailable,

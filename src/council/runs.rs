@@ -87,7 +87,7 @@ impl Runs {
     /// not named it, one that answers its question.
     ///
     /// # Errors
-    /// When there are as many as allowed.
+    /// When there are as many as allowed, or the name is taken.
     pub(super) fn enter(
         &self,
         run: &Arc<Run>,
@@ -108,7 +108,8 @@ impl Runs {
         };
         let same = if is_named { None } else { runs.values().rev().find(answers) };
         if let Some(known) = runs.get(&run.id).or(same) {
-            return Ok(Some(Arc::clone(&known.run)));
+            let is_same = known.of_anybody == entry.of_anybody;
+            return if is_same { Ok(Some(Arc::clone(&known.run))) } else { Err(Refusal::Taken) };
         }
         let under_way = || runs.values().filter(|entry| entry.run.ended.borrow().is_none());
         if under_way().count() >= self.most {

@@ -25,6 +25,8 @@ pub fn settings(mut settings: Settings, address: SocketAddr) -> Settings {
         ip => ip,
     };
     let address = SocketAddr::new(host, address.port());
+    // A page that is loaded again and again leaves its runs to their grace.
+    settings.council.max_runs_per_client = settings.council.max_runs;
     // Asked over TLS, the gateway would have to trust a certificate made for others.
     if !settings.server.has_tls() {
         models::sit(&mut settings.council, &format!("http://{address}"));

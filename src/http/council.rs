@@ -37,11 +37,27 @@ const HEARD_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Wanted {
     /// The name it has given.
     run: Option<String>,
-    /// What it asks; `None` if it has not said all that is needed.
-    question: Option<Question>,
+    /// What it asks, or why it cannot be asked.
+    question: Result<Question, Refusal>,
+    /// Whether it has said anything of what is needed to ask.
+    asks: bool,
     caller: Caller,
     /// It has watched it before.
     is_back: bool,
+}
+
+/// Why there is nothing to watch.
+pub(super) enum Unwatchable {
+    /// Something is wrong with the question: said in the stream, for its client to read.
+    Said(String),
+    /// There is no stream.
+    Problem(Problem),
+}
+
+impl<P: Into<Problem>> From<P> for Unwatchable {
+    fn from(problem: P) -> Self {
+        Self::Problem(problem.into())
+    }
 }
 
 /// A run that can be watched.
@@ -68,17 +84,19 @@ impl Wanted {
             .check(params)
             .map_err(|error: RequestError| Refusal::Invalid(error.to_string()))
             .and_then(|()| app.council.question(council, |name| params.get(name)));
-        let question = match question {
-            Ok(question) => Some(question),
-            // One that has begun can be watched all the same.
-            Err(_) if run.is_some() => None,
-            Err(refusal) => return Err(refusal),
-        };
-        Ok(Self { run, question, caller, is_back })
+        // A run that has begun can be watched all the same.
+        if let (None, Err(refusal)) = (&run, &question) {
+            return Err(refusal.clone());
+        }
+        Ok(Self { run, question, asks: stream.is_asked(params), caller, is_back })
     }
 
     /// Joins the run, or begins it.
-    pub(super) async fn watch(self, app: &App, headers: &HeaderMap) -> Result<Watched, Problem> {
+    pub(super) async fn watch(
+        self,
+        app: &App,
+        headers: &HeaderMap,
+    ) -> Result<Watched, Unwatchable> {
         if let Some(viewer) = self.known(app)
             && viewer.begun().await?
         {
@@ -90,9 +108,14 @@ impl Wanted {
             return Ok(Watched { run: run.clone(), viewer: None });
         }
         // Whoever comes back to what is gone is not to be billed again.
-        let question = self.question.filter(|_| !self.is_back).ok_or(Refusal::Unknown)?;
+        if self.is_back || !self.asks {
+            return Err(Refusal::Unknown.into());
+        }
+        let question = self.question.map_err(|refusal| Unwatchable::Said(refusal.to_string()))?;
         if is_foreign(headers, &app.settings.server) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "this origin may not ask the council"));
+            let problem =
+                Problem::new(StatusCode::FORBIDDEN, "this origin may not ask the council");
+            return Err(problem.into());
         }
         match app.council.begin(self.run.as_deref(), question, &self.caller).await? {
             Begun::Here(run) | Begun::Before(run) => {
@@ -111,7 +134,8 @@ impl Wanted {
         match (&self.run, &self.question) {
             (Some(run), _) => app.council.watch(run),
             (None, question) => {
-                app.council.watch_answer(question.as_ref()?, &self.caller, self.is_back)
+                let question = question.as_ref().ok()?;
+                app.council.watch_answer(question, &self.caller, self.is_back)
             }
         }
     }

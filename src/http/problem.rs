@@ -82,6 +82,7 @@ impl From<Refusal> for Problem {
             Refusal::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::FullForClient => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Unknown => StatusCode::NOT_FOUND,
+            Refusal::Taken => StatusCode::CONFLICT,
         };
         let passes =
             matches!(refusal, Refusal::Full | Refusal::FullForClient | Refusal::Unavailable);

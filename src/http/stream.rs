@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::client::Peer;
-use super::council::{self, Wanted};
+use super::council::{self, Unwatchable, Wanted};
 use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Filter, Shape, Variant};
@@ -140,7 +140,11 @@ async fn answer(door: &StreamDoor, asked: Asked) -> Result<Response, Problem> {
     let (filters, viewer) = match sought {
         Sought::Channels(filters) => (filters, None),
         Sought::Run(wanted) => {
-            let watched = wanted.watch(app, &headers).await?;
+            let watched = match wanted.watch(app, &headers).await {
+                Ok(watched) => watched,
+                Err(Unwatchable::Said(text)) => return refuse(app, stream, &text, pass),
+                Err(Unwatchable::Problem(problem)) => return Err(problem),
+            };
             let params = params.with(council::RUN, &watched.run);
             match stream.filters(&params, &app.standing) {
                 Ok(filters) => (filters, watched.viewer),

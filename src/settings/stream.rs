@@ -18,6 +18,8 @@ pub struct StreamSettings {
     #[serde(default, with = "super::list")]
     pub allow: Vec<String>,
     #[serde(default, with = "super::list")]
+    pub deny: Vec<String>,
+    #[serde(default, with = "super::list")]
     pub required: Vec<String>,
     #[serde(default)]
     pub shape: ShapeName,

@@ -246,7 +246,11 @@ impl StreamSettings {
                            for no other";
             faults.push(Fault::new(format!("{at}.text"), message));
         }
+        if !self.deny.is_empty() && self.channels_from.is_none() {
+            faults.push(Fault::new(format!("{at}.deny"), "only together with channels_from"));
+        }
         check_patterns(&format!("{at}.allow"), &self.allow, faults);
+        check_patterns(&format!("{at}.deny"), &self.deny, faults);
         check_time(&format!("{at}.batch"), self.batch, faults);
         for template in &self.channels {
             self.check_template(&format!("{at}.channels"), template, faults);

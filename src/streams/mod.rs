@@ -44,6 +44,7 @@ pub struct Declared {
     channels: Vec<Template>,
     channels_from: Option<String>,
     allow: Vec<ChannelPattern>,
+    deny: Vec<ChannelPattern>,
     required: Vec<String>,
     /// The field that tells things apart that share a channel.
     pub key: Option<String>,
@@ -97,6 +98,7 @@ impl Declared {
             channels: settings.channels.iter().map(|text| Template::parse(text)).collect(),
             channels_from: settings.channels_from.clone(),
             allow: patterns(&settings.allow),
+            deny: patterns(&settings.deny),
             required: settings.required.clone(),
             key: settings.key.clone(),
             text: settings.text.clone(),
@@ -118,6 +120,11 @@ impl Declared {
         let missing = |name: &&String| params.get(name).is_none();
         let missing: Vec<_> = self.required.iter().filter(missing).cloned().collect();
         if missing.is_empty() { Ok(()) } else { Err(RequestError::Missing(missing)) }
+    }
+
+    /// Whether any of what has to be there is.
+    pub fn is_asked(&self, params: &Params) -> bool {
+        self.required.is_empty() || self.required.iter().any(|name| params.get(name).is_some())
     }
 
     /// What a request listens to. `standing`: the patterns the source listens to at all times; a
@@ -160,7 +167,9 @@ impl Declared {
         let mut filters = Vec::new();
         for text in params.all(parameter).filter(|text| !text.is_empty()) {
             let filter = Filter::parse(text).map_err(|error| RequestError::channel(text, error))?;
-            if !self.allow.iter().any(|pattern| pattern.covers(&filter)) {
+            // Of what a wider pattern matches, the shape leaves out what is denied.
+            let denied = self.deny.iter().any(|pattern| pattern.covers(&filter));
+            if denied || !self.allow.iter().any(|pattern| pattern.covers(&filter)) {
                 return Err(RequestError::NotAllowed(text.to_owned()));
             }
             let heard = |pattern: &ChannelPattern| pattern.covers(&filter);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::end::EndRule;
-use crate::event::{self, Event, Fields, Shape, ShapeId, Shaped};
+use crate::event::{self, ChannelPattern, Event, Fields, Shape, ShapeId, Shaped};
 use crate::settings::{ShapeName, StreamSettings};
 
 /// The shape of one declared stream: what an event becomes, what it is called, and whether it ends
@@ -23,6 +23,8 @@ pub(super) struct DeclaredShape {
     key: Option<String>,
     text: Option<String>,
     notices: Vec<String>,
+    /// Channels that are not shown.
+    deny: Vec<ChannelPattern>,
     ends: Vec<EndRule>,
 }
 
@@ -35,6 +37,7 @@ impl DeclaredShape {
             key: settings.key.clone(),
             text: settings.text.clone(),
             notices: settings.notices.clone(),
+            deny: settings.deny.iter().filter_map(|text| ChannelPattern::new(text).ok()).collect(),
             ends: settings.end.iter().map(EndRule::new).collect(),
         }
     }
@@ -46,6 +49,9 @@ impl Shape for DeclaredShape {
     }
 
     fn apply(&self, event: &Event) -> Option<Shaped> {
+        if self.deny.iter().any(|pattern| pattern.matches(&event.channel)) {
+            return None;
+        }
         let mut run = None;
         let json: Arc<str> = match self.name {
             ShapeName::Payload => with_type(event, self.event_type.as_deref()),

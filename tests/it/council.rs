@@ -6,6 +6,7 @@ mod cuts;
 mod dialects;
 mod leaving;
 mod model;
+mod naming;
 mod redis;
 mod replay;
 mod requests;

@@ -276,7 +276,7 @@ impl Totals {
 pub(super) fn add(one: Usage, other: Usage) -> Usage {
     let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
         (None, None) => None,
-        (one, other) => Some(one.unwrap_or_default() + other.unwrap_or_default()),
+        (one, other) => Some(one.unwrap_or_default().saturating_add(other.unwrap_or_default())),
     };
     Usage {
         input: sum(one.input, other.input),

@@ -4,6 +4,7 @@
 mod browser;
 mod cuts;
 mod dialects;
+mod harm;
 mod leaving;
 mod model;
 mod naming;

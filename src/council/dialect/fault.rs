@@ -47,6 +47,9 @@ const PASSING: [&str; 10] = [
     "deadlineexceeded",
 ];
 
+/// The longest time to wait that is taken over from a provider.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::council) struct Fault {
@@ -269,8 +272,9 @@ fn retry_delay(error: &Tree<'_>) -> Option<Duration> {
     seconds(delay.strip_suffix('s')?.parse().ok()?)
 }
 
+/// Nobody waits for longer than `LONGEST_WAIT`, and clocks need not be able to.
 fn seconds(number: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(number).ok()
+    Duration::try_from_secs_f64(number).ok().map(|wait| wait.min(LONGEST_WAIT))
 }
 
 #[cfg(test)]

@@ -225,6 +225,13 @@ fn a_time_to_wait_that_is_none_is_ignored() {
 }
 
 #[test]
+fn nobody_is_told_to_wait_for_longer_than_a_year() {
+    let year = f64::from(365 * 24 * 60 * 60);
+    assert_eq!(wait(&[("retry-after", "18446744073709551615")], ""), None, "no such number");
+    assert_eq!(wait(&[("retry-after", "18446744073709549568")], ""), Some(year));
+}
+
+#[test]
 fn gemini_names_the_time_to_wait_in_the_body() {
     let details = json!([{"@type": "Help"}, {"@type": "RetryInfo", "retryDelay": "34.4s"}]);
     let body = json!({"error": {"code": 429, "message": "no", "details": details}}).to_string();

@@ -8,14 +8,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::dialect::{Fault, FaultKind, Finish, Said, Usage};
+use super::dialect::{Fault, FaultKind, Finish, Said, Usage, tidy};
 use super::end::{EndKind, Ended};
 use super::seat::Seat;
 
 /// How long to wait for what follows the last word: usage, which may never come.
 const AFTERWORDS: Duration = Duration::from_secs(2);
+/// Bytes of a refusal that are kept; more of it would not be shown.
+const MOST_REFUSAL: usize = 4096;
 /// The code of an answer without its last word.
 pub(super) const NO_END: &str = "no_end";
+/// The code of one that has ended without a word.
+const EMPTY: &str = "empty";
 
 /// When the patience with a member ends.
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +107,10 @@ impl Attempt {
                     };
                     news.shown.push_str(piece);
                 }
-                Said::Refusal(text) => self.refusal.push_str(&text),
-                Said::Alive => {}
+                Said::Refusal(text) if self.refusal.len() < MOST_REFUSAL => {
+                    self.refusal.push_str(&text);
+                }
+                Said::Refusal(_) | Said::Alive => {}
                 Said::Usage(usage) => news.usage = Some(usage.over(news.usage)),
                 Said::Citations(citations) => news.citations = Some(citations),
                 Said::Finished(finish) => self.finish = Some(finish),
@@ -133,11 +139,15 @@ impl Attempt {
                 if self.bytes > 0 && finish != Finish::Refused {
                     return Ok(finish.into());
                 }
-                let message = format!("the model refused: {}", self.refusal);
+                let message = format!("the model refused: {}", tidy(&self.refusal));
                 Ok(Ended::new(EndKind::Refused, message))
             }
             Some(Finish::Complete) if self.bytes == 0 => {
-                Ok(Ended::new(EndKind::UpstreamError, "the answer is empty").with_code("empty"))
+                Ok(Ended::new(EndKind::UpstreamError, "the answer is empty").with_code(EMPTY))
+            }
+            Some(Finish::Truncated) if self.bytes == 0 => {
+                let message = "it came to its longest without a word of an answer";
+                Ok(Ended::new(EndKind::Truncated, message).with_code(EMPTY))
             }
             Some(finish) => Ok(finish.into()),
         }
@@ -157,8 +167,8 @@ impl Attempt {
 
     /// How it ends when patience does.
     pub(super) fn out_of_time(&self, clocks: &Clocks) -> Ended {
-        if let Some(finish) = self.finish {
-            return finish.into();
+        if let Ok(ended) = self.ended() {
+            return ended;
         }
         let (kind, message) = if Instant::now() >= clocks.total {
             (EndKind::TimeoutTotal, format!("it took longer than {:?}", clocks.total_in))

@@ -100,7 +100,8 @@ impl Ended {
     /// Whether what was said counts as an answer. One that was cut at the longest allowed does; it
     /// has a score only if that was said before. One without its last word does not.
     pub(super) fn has_answer(&self) -> bool {
-        self.kind == EndKind::Ok || self.code.as_deref() == Some(LENGTH)
+        let at_length = || self.code.as_deref() == Some(LENGTH);
+        self.kind == EndKind::Ok || self.kind == EndKind::Truncated && at_length()
     }
 }
 

@@ -18,7 +18,7 @@ const KEY_NAMES: [&str; 6] = ["key", "token", "secret", "bearer", "authorization
 const MASK: &str = "***";
 
 /// The text as people may read it; of a page, its title.
-pub(super) fn tidy(text: &str) -> String {
+pub(in crate::council) fn tidy(text: &str) -> String {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let start: String = title(text).chars().take(LOOKED_AT).map(plain).collect();

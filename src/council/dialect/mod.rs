@@ -18,6 +18,7 @@ mod tests;
 use serde_json::{Map, Value};
 
 pub(super) use fault::{Fault, FaultKind};
+pub(super) use message::tidy;
 pub(super) use reader::{Finish, Reader, Said, Usage};
 
 use crate::settings::Dialect;

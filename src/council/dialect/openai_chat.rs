@@ -11,6 +11,9 @@ use super::{Ask, Finish, Said, Usage};
 /// The last chunk of Perplexity, with or without a reason.
 const DONE_OBJECT: &str = "chat.completion.done";
 
+/// Sources that are told of one answer.
+const MOST_CITATIONS: usize = 100;
+
 pub(super) fn body(ask: &Ask<'_>) -> Map<String, Value> {
     let system = unless_empty(ask.system).map(|text| json!({"role": "system", "content": text}));
     let user = json!({"role": "user", "content": ask.user});
@@ -73,7 +76,8 @@ impl Chat {
         let sources = sources.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
         if sources.len() > self.citations {
             self.citations = sources.len();
-            said.push(Said::Citations(sources.iter().filter_map(address).collect()));
+            let addresses = sources.iter().filter_map(address).take(MOST_CITATIONS);
+            said.push(Said::Citations(addresses.collect()));
         }
     }
 

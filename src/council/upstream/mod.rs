@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use reqwest::{Client, Response, header};
 
 use self::sse::{Item, SseReader};
-use super::dialect::{Fault, FaultKind, Reader, Said};
+use super::dialect::{Fault, FaultKind, Reader, Said, tidy};
 use super::seat::Seat;
 
 /// Bytes of one event of a provider, at most: signatures and citations are long.
@@ -86,7 +86,7 @@ async fn refusal(mut response: Response) -> Fault {
 async fn no_stream(mut response: Response, kind: &str) -> Fault {
     let body = start_of_body(&mut response).await;
     let told = Fault::of_status(200, |_| None, &body, SystemTime::now());
-    let message = format!("no event stream but {kind:?}: {}", told.message);
+    let message = tidy(&format!("no event stream but {kind:?}: {}", told.message));
     Fault { code: Some("no_event_stream".to_owned()), message, ..told }
 }
 

@@ -55,3 +55,51 @@ async fn counts_beyond_all_measure_stay_there() {
     let run = hear("", &[("one", "", &one), ("two", "", &one)]).await;
     assert_eq!(run.ends["complete"]["usage"]["outputTokens"], u64::MAX);
 }
+
+#[tokio::test]
+async fn a_refusal_is_told_in_one_line_however_long_it_is() {
+    let part = json!({"choices": [{"index": 0, "delta": {"refusal": "no!\n ".repeat(100_000)}}]});
+    let part = data(&part);
+    let long = Replay::start(vec![says(part.repeat(10) + &last_words())]).await;
+    let run = hear("", &[("long", "", &long)]).await;
+    assert_eq!(end_of(&run, "long").0, "refused");
+    let told = run.ends["long"]["thinking"].as_str().unwrap();
+    assert!(told.starts_with("Error: the model refused: no! no! "), "{told}");
+    assert!(told.chars().count() < 400 && !told.contains('\n'), "{told}");
+}
+
+#[tokio::test]
+async fn an_error_is_no_answer_whatever_its_provider_calls_it() {
+    let error = data(&json!({"error": {"code": "length", "message": "It broke."}}));
+    let broken = Replay::start(vec![says(word("{\"score\": 0.9}") + &error)]).await;
+    let run = hear("", &[("broken", "", &broken)]).await;
+    assert_eq!(end_of(&run, "broken"), ("upstream_error", &json!("length")));
+    assert_eq!(run.ends["broken"]["thinking"], "Error: It broke.");
+    assert_eq!(run.ends["complete"]["status"], "failed");
+}
+
+#[tokio::test]
+async fn what_ends_without_a_word_is_no_answer() {
+    let stop = |reason: &str| {
+        data(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}))
+    };
+    // Its tokens were spent on thoughts.
+    let thinker = Replay::start(vec![says(stop("length"))]).await;
+    // It leaves the connection open.
+    let mute = vec![Piece::from(stop("stop")), Piece::Stall];
+    let mute = Replay::start(vec![Script::stream(mute)]).await;
+    let run = hear("", &[("thinker", "", &thinker), ("mute", "", &mute)]).await;
+    assert_eq!(end_of(&run, "thinker"), ("truncated", &json!("empty")));
+    assert_eq!(end_of(&run, "mute"), ("upstream_error", &json!("empty")));
+    assert_eq!(run.ends["complete"]["status"], "failed");
+}
+
+#[tokio::test]
+async fn of_sources_beyond_number_a_hundred_are_told() {
+    let sources: Vec<_> = (0..40_000).map(|n| format!("https://{n}.example")).collect();
+    let chunk = data(&json!({"citations": sources, "choices": []}));
+    let many = Replay::start(vec![says(word("Yes.") + &chunk + &last_words())]).await;
+    let run = hear("", &[("many", "", &many)]).await;
+    let told = run.ends["many"]["citations"].as_array().unwrap();
+    assert_eq!((told.len(), &told[0]), (100, &json!("https://0.example")));
+}

@@ -49,6 +49,9 @@ impl Member<'_> {
         }
         let (mut attempts, mut restarts) = (0, 0);
         loop {
+            if self.is_too_dear() {
+                return too_dear();
+            }
             attempts += 1;
             self.note(|place| place.attempts += 1);
             let mut attempt = Attempt::new(self.run.settings.max_answer_bytes);
@@ -152,8 +155,9 @@ impl Member<'_> {
         self.note(|place| place.note(news.usage, news.citations));
         self.show(&news.shown).await;
         self.guess_usage(0, attempt.bytes);
-        let budget = || Ended::new(EndKind::Budget, "its budget is spent").with_code("budget");
-        news.ended.or_else(|| self.is_too_dear().then(|| Ok(budget())))
+        // What is whole has been paid: nothing is saved by leaving it out.
+        let is_stopped = || !attempt.is_finished() && self.is_too_dear();
+        news.ended.or_else(|| is_stopped().then(|| Ok(too_dear())))
     }
 
     async fn show(&mut self, text: &str) {
@@ -242,6 +246,10 @@ impl Member<'_> {
         let Board { places, .. } = &mut *board;
         places.get_mut(self.place).map(look)
     }
+}
+
+fn too_dear() -> Ended {
+    Ended::new(EndKind::Budget, "its budget is spent").with_code("budget")
 }
 
 /// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.

@@ -103,3 +103,20 @@ async fn of_sources_beyond_number_a_hundred_are_told() {
     let told = run.ends["many"]["citations"].as_array().unwrap();
     assert_eq!((told.len(), &told[0]), (100, &json!("https://0.example")));
 }
+
+#[tokio::test]
+async fn money_that_is_spent_buys_no_further_request() {
+    let price = "input_price = 0.0\noutput_price = 1_000_000.0";
+    let [one, two] = ["One.", "Two."].map(|text| vec![says(word(text) + &counted(8))]);
+    let (one, two) = (Replay::start(one).await, Replay::start(two).await);
+    let members = [("one", price, &one), ("two", price, &two)];
+    let run = hear("budget = 10.0\ndeliberate = true", &members).await;
+    for name in ["one", "two"] {
+        assert_eq!(end_of(&run, name).0, "ok", "what is whole has been paid");
+    }
+    for stage in ["ranking:one", "ranking:two", "synthesis"] {
+        assert_eq!(end_of(&run, stage), ("budget", &json!("budget")));
+    }
+    assert_eq!((one.requests().len(), two.requests().len()), (1, 1));
+    assert_eq!(run.ends["complete"]["cost"], 16.0);
+}

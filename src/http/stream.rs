@@ -18,9 +18,7 @@ use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Filter, Shape, Variant};
 use crate::hub::{Arrival, Stopped};
-use crate::session::{
-    Client, Connected, OutboxSettings, Outgoing, Pass, Plan, Session, Ticket, Windows,
-};
+use crate::session::{Client, Connected, OutboxSettings, Outgoing, Plan, Session, Ticket, Windows};
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Pairs, Params, RequestError};
 use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
@@ -133,29 +131,28 @@ async fn answer(door: &StreamDoor, asked: Asked) -> Result<Response, Problem> {
         // Held before anything is read for it, so that it begins with what is newest then.
         pass = app.quota.enter(client, (&stream.name, same)) => pass?,
     };
+    // Before a run is begun, which costs money: whoever finds no room is to watch none.
+    let mut ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
     let (options, sought) = match sought {
         Ok(sought) => sought,
-        Err(text) => return refuse(app, stream, &text, pass),
+        Err(text) => return Ok(refuse(stream, &text, &ticket)),
     };
-    let (filters, viewer) = match sought {
-        Sought::Channels(filters) => (filters, None),
+    let filters = match sought {
+        Sought::Channels(filters) => filters,
         Sought::Run(wanted) => {
             let watched = match wanted.watch(app, &headers).await {
                 Ok(watched) => watched,
-                Err(Unwatchable::Said(text)) => return refuse(app, stream, &text, pass),
+                Err(Unwatchable::Said(text)) => return Ok(refuse(stream, &text, &ticket)),
                 Err(Unwatchable::Problem(problem)) => return Err(problem),
             };
-            let params = params.with(council::RUN, &watched.run);
-            match stream.filters(&params, &app.standing) {
-                Ok(filters) => (filters, watched.viewer),
-                Err(error) => return refuse(app, stream, &error.to_string(), pass),
+            if let Some(viewer) = watched.viewer {
+                ticket.hold(viewer);
             }
+            let params = params.with(council::RUN, &watched.run);
+            let filters = stream.filters(&params, &app.standing);
+            filters.map_err(|error| Problem::bad_request(error.to_string()))?
         }
     };
-    let mut ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
-    if let Some(viewer) = viewer {
-        ticket.hold(viewer);
-    }
     begin(door, options, filters, exit, ticket).await
 }
 
@@ -259,8 +256,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
 }
 
 /// What is wrong is said in the stream: an `EventSource` cannot read the body of an error.
-fn refuse(app: &App, stream: &Declared, error: &str, pass: Pass) -> Result<Response, Problem> {
-    let ticket = app.registry.enter(TRANSPORT, &stream.name, pass)?;
+fn refuse(stream: &Declared, error: &str, ticket: &Ticket) -> Response {
     let wire = Sse::new(Arc::clone(&stream.shape), Variant::default(), usize::MAX);
     let connected = Connected {
         client: ticket.id().to_owned(),
@@ -270,7 +266,7 @@ fn refuse(app: &App, stream: &Declared, error: &str, pass: Pass) -> Result<Respo
     };
     let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_owned())];
     let bytes: Vec<u8> = said.iter().flat_map(|said| wire.encode(said).body()).collect();
-    Ok(event_stream(Body::from(bytes)))
+    event_stream(Body::from(bytes))
 }
 
 /// The node stops. Said in the stream: after any status but 200 an `EventSource` gives up for good,

@@ -227,3 +227,15 @@ async fn there_are_so_many_runs_at_a_time_and_no_more() {
         assert_eq!(gpt4.asked(), asked.max(1) + 1, "{}", other.run_id());
     }
 }
+
+#[tokio::test]
+async fn a_node_that_is_full_begins_no_run_that_nobody_could_watch() {
+    let (gpt4, gateway) = halting("server.max_streams = 1").await;
+    let (first, watcher) = begun(&gateway, ASK).await;
+    let another = "/api/stream/council-score?videoUrl=v&transcript=another&runId=another";
+    refused(&gateway, another, 503).await;
+    let state = gateway.get("/api/council/another").send().await.unwrap();
+    assert_eq!((state.status(), gpt4.asked()), (reqwest::StatusCode::NOT_FOUND, 1));
+    assert_eq!(delete(&gateway, &state_of(&watcher)).await, 204);
+    watcher.until_the_end(first).await;
+}

@@ -119,12 +119,15 @@ pub fn say(line: &str) -> Result<(), Failure> {
 /// # Errors
 /// When no stream answers the URL.
 pub fn check(settings: &Settings, explain: Option<&str>) -> Result<(), Failure> {
-    if let Some(url) = explain {
-        return say(&explain_url(settings, url)?);
+    match explain {
+        Some(url) => say(&explain_url(settings, url)?)?,
+        None => say("the settings are right")?,
     }
-    say("the settings are right")?;
     for missing in Council::missing(&settings.council) {
         say(&format!("note: a member of the council cannot be asked: {missing}"))?;
+    }
+    if explain.is_some() {
+        return Ok(());
     }
     if settings.publish.enabled && !settings.publish_open() {
         say(

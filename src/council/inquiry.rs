@@ -108,14 +108,16 @@ impl Council {
                 return Err(invalid(format!("weights: {name:?} is not asked")));
             }
             if !(weight.is_finite() && *weight >= 0.0) {
-                return Err(invalid(format!("weights: that of {name:?} is no number from 0")));
+                return Err(invalid(format!(
+                    "weights: that of {name:?} must be a number, 0 or more"
+                )));
             }
         }
         if inquiry.prompt.trim().is_empty() {
             return Err(invalid("prompt: it is empty".to_owned()));
         }
         if inquiry.budget.is_some_and(|budget| !(budget.is_finite() && budget >= 0.0)) {
-            return Err(invalid("budget: it is no number from 0".to_owned()));
+            return Err(invalid("budget: it must be a number, 0 or more".to_owned()));
         }
         let (unwatched, grace) = unwatched(inquiry.unwatched.as_deref(), settings)?;
         let (system, user) = (Arc::from(&*inquiry.system), Arc::from(&*inquiry.prompt));
@@ -209,4 +211,53 @@ fn unwatched(
 
 fn yes() -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::settings::{Dialect, MemberSettings, Settings};
+    use crate::source::{Publication, PublishError, Publisher};
+    use crate::{http, shutdown, telemetry};
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Publisher for Nobody {
+        async fn publish(&self, _: Vec<Publication>) -> Result<usize, PublishError> {
+            Ok(0)
+        }
+    }
+
+    fn council() -> (Council, StreamCouncil) {
+        http::choose_cryptography();
+        let mut settings = Settings::load(None, []).unwrap();
+        for name in ["a", "b", "own"] {
+            let mut member = MemberSettings::new(Dialect::OpenaiChat, "http://[::1]:1", "m");
+            member.user = (name == "own").then(|| "See {transcript}".to_owned());
+            settings.council.members.push(name.to_owned());
+            settings.council.member.insert(name.to_owned(), member);
+        }
+        let metrics = Arc::new(telemetry::Metrics::new().unwrap());
+        let (stop, connections) = (shutdown::Stop::new(), watch::Sender::default().subscribe());
+        let council =
+            Council::new(&settings.council, Arc::new(Nobody), connections, &metrics, &stop);
+        let stream = settings.stream.get("council_score").unwrap().council.clone().unwrap();
+        (council.unwrap(), stream)
+    }
+
+    #[test]
+    fn a_question_is_held_once_however_many_are_asked() {
+        let (council, stream) = council();
+        let asked = council.question(&stream, |_| Some("long")).unwrap().asked;
+        let [a, b, own] = &asked[..] else { panic!("{asked:?}") };
+        assert!(Arc::ptr_eq(&a.user, &b.user) && Arc::ptr_eq(&a.system, &own.system));
+        assert_eq!(&*own.user, "See long");
+        let inquiry: Inquiry = serde_json::from_str(r#"{"prompt": "long"}"#).unwrap();
+        let asked = council.inquiry(&inquiry).unwrap().asked;
+        assert!(Arc::ptr_eq(&asked[0].user, &asked[2].user));
+    }
 }

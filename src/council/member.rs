@@ -17,13 +17,13 @@ use super::attempt::{Attempt, Clocks, NO_END};
 use super::board::{Board, Place, add};
 use super::dialect::{Fault, Said, Usage};
 use super::end::{EndKind, Ended};
+use super::events;
 use super::meter::Meter;
 use super::question::Asked;
 use super::run::{Run, Tools};
 use super::score;
 use super::seat::Seat;
 use super::upstream::Upstream;
-use super::words;
 
 /// The pause before the second attempt, when the provider names none; then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -170,7 +170,7 @@ impl Member<'_> {
             place.first_text.replace(place.first_text.unwrap_or(since)).is_none()
         });
         self.meter.text(is_first.unwrap_or_default().then_some(since));
-        let piece = self.on_board(|place| words::piece(place, text)).flatten();
+        let piece = self.on_board(|place| events::piece(place, text)).flatten();
         self.run.voice.say([piece]).await;
     }
 
@@ -194,7 +194,7 @@ impl Member<'_> {
             place.usage = Usage::default();
             place.is_guess = true;
             place.citations.clear();
-            words::piece(place, "")
+            events::piece(place, "")
         });
         if has_spoken {
             self.run.voice.say([anew.flatten()]).await;

@@ -11,47 +11,32 @@
 //! watches. A member's failure is its own; a score is never invented; nobody is asked twice for one
 //! question.
 
-mod question;
-
+// What is asked.
 mod inquiry;
-
-mod seat;
-
-mod body;
-
-mod run;
-
-mod runs;
-
-mod viewers;
-
-mod second_stage;
-
-mod board;
-
-mod member;
-
-mod attempt;
-
-mod end;
-
+mod question;
+// Who answers: a seat is a member as it is set up, a member one that answers, and its place on the
+// board what has come of that.
 mod answer;
-
-mod score;
-
-mod verdict;
-
-mod ranking;
-
-mod words;
-
-mod voice;
-
+mod attempt;
+mod body;
 mod dialect;
-
-mod upstream;
-
+mod end;
+mod member;
 mod meter;
+mod seat;
+mod upstream;
+// What it comes to.
+mod board;
+mod ranking;
+mod run;
+mod runs;
+mod score;
+mod second_stage;
+mod verdict;
+mod viewers;
+// How it is told.
+mod events;
+mod voice;
 
 use std::fmt;
 use std::sync::Arc;
@@ -137,8 +122,10 @@ impl Council {
         };
         let sitting: Vec<_> = settings.members.iter().filter_map(seat).collect();
         let others = settings.member.keys().filter(|name| !settings.members.contains(name));
-        for missing in sitting.iter().filter_map(|seat| seat.missing.as_ref()) {
-            tracing::warn!(%missing, "a member of the council cannot be asked");
+        for seat in &sitting {
+            if let Some(missing) = &seat.missing {
+                tracing::warn!(member = seat.name, %missing, "a member of the council cannot be asked");
+            }
         }
         let settings = Arc::new(settings.clone());
         let runs = Runs::new(&settings);

@@ -22,13 +22,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::attempt::Clocks;
 use super::board::{Board, Place, Status};
 use super::end::{EndKind, Ended};
+use super::events;
 use super::member::Member;
 use super::meter::Meter;
 use super::question::{Asked, Question, Refusal};
 use super::second_stage;
 use super::viewers::Viewers;
 use super::voice::Voice;
-use super::words;
 use crate::event::timestamp;
 use crate::settings::CouncilSettings;
 use crate::shutdown::Stop;
@@ -107,7 +107,7 @@ impl Run {
     pub(super) fn first_word(&self) -> Option<crate::event::Payload> {
         let rules = json!({"quorum": self.question.quorum,
             "deadlineMs": self.question.deadline.as_millis(), "scored": self.question.scored});
-        words::run(&self.id, &self.question.asked, rules)
+        events::run(&self.id, &self.question.asked, rules)
     }
 
     /// Runs from the first word to the last, and for as long as the run is kept.
@@ -141,7 +141,7 @@ impl Run {
         let starts = {
             let board = self.board.lock();
             let seated = places.iter().filter_map(|&place| board.places.get(place));
-            seated.map(|place| words::piece(place, "")).collect::<Vec<_>>()
+            seated.map(|place| events::piece(place, "")).collect::<Vec<_>>()
         };
         self.voice.say(starts).await;
         let deadline = sleep_until(self.began + self.question.deadline);
@@ -201,10 +201,10 @@ impl Run {
         let said = {
             let board = self.board.lock();
             let place = board.places.get(place);
-            let end = place.and_then(|place| words::end(place, place.ended.as_ref()?));
+            let end = place.and_then(|place| events::end(place, place.ended.as_ref()?));
             let has_score = place.is_some_and(|place| place.given.score.is_some());
             let verdict = has_score.then(|| board.verdict(self.question.quorum));
-            [end, verdict.and_then(|verdict| words::aggregate(&verdict))]
+            [end, verdict.and_then(|verdict| events::aggregate(&verdict))]
         };
         self.voice.say(said).await;
     }
@@ -219,7 +219,7 @@ impl Run {
                 _ if answered => Status::Complete,
                 _ => Status::Failed,
             };
-            let complete = words::complete(&words::Outcome {
+            let complete = events::complete(&events::Outcome {
                 verdict: board.verdict(self.question.quorum),
                 places: board.members(),
                 status: board.status.as_str(),
@@ -228,7 +228,7 @@ impl Run {
                 extra,
             });
             board.complete.clone_from(&complete);
-            let aggregating = self.question.scored.then(words::aggregating).flatten();
+            let aggregating = self.question.scored.then(events::aggregating).flatten();
             (aggregating, complete, board.status)
         };
         self.voice.say([aggregating, complete]).await;
@@ -257,13 +257,13 @@ impl Run {
             let board = self.board.lock();
             let mut everything = vec![self.first_word()];
             for place in &board.places {
-                everything.push(words::piece(place, ""));
+                everything.push(events::piece(place, ""));
                 if !place.text.is_empty() {
-                    everything.push(words::piece(place, &place.text));
+                    everything.push(events::piece(place, &place.text));
                 }
-                everything.push(place.ended.as_ref().and_then(|ended| words::end(place, ended)));
+                everything.push(place.ended.as_ref().and_then(|ended| events::end(place, ended)));
             }
-            everything.push(words::aggregate(&board.verdict(self.question.quorum)));
+            everything.push(events::aggregate(&board.verdict(self.question.quorum)));
             everything.push(board.complete.clone());
             everything
         };

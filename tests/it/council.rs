@@ -11,6 +11,7 @@ mod naming;
 mod redis;
 mod replay;
 mod requests;
+mod unheard;
 mod verdict;
 mod watching;
 

@@ -30,7 +30,7 @@ impl CouncilSettings {
             faults.push(Fault::new("council.chairman", "no member has this name"));
         }
         if !(self.budget.is_finite() && self.budget >= 0.0) {
-            faults.push(Fault::new("council.budget", "must be a number from 0"));
+            faults.push(Fault::new("council.budget", "must be a number, 0 or more"));
         }
         for (key, time) in [
             ("first_text", self.first_text),
@@ -115,7 +115,7 @@ impl MemberSettings {
 
     fn check_numbers(&self, at: &impl Fn(&str) -> String, faults: &mut Vec<Fault>) {
         if !(self.weight.is_finite() && self.weight >= 0.0) {
-            faults.push(Fault::new(at("weight"), "must be a number from 0"));
+            faults.push(Fault::new(at("weight"), "must be a number, 0 or more"));
         }
         if !(1..=10).contains(&self.attempts) {
             faults.push(Fault::new(at("attempts"), "must be from 1 to 10"));
@@ -126,7 +126,7 @@ impl MemberSettings {
         let prices = [("input_price", self.input_price), ("output_price", self.output_price)];
         for (key, price) in prices.into_iter().chain([("budget", Some(self.budget))]) {
             if price.is_some_and(|price| !(price.is_finite() && price >= 0.0)) {
-                faults.push(Fault::new(at(key), "must be a number from 0"));
+                faults.push(Fault::new(at(key), "must be a number, 0 or more"));
             }
         }
         let times = [("first_text", self.first_text), ("idle", self.idle), ("total", self.total)];

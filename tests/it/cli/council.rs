@@ -68,6 +68,7 @@ async fn check_explains_whom_a_stream_asks_and_how_it_ends() {
     council   gpt4 (prompt score)
     channel   council:{runId} (heard at all times by *)
     ends      when isComplete is true and stage is "complete"
+    note: a member of the council cannot be asked: COUNCIL_TEST_KEY is not set (gpt4)
     "#);
     let named = format!("{ASK}&runId=mine");
     let (_, stdout, _) = run(&mut sluice(&["check", "--explain", &named])).await;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, RawPathParams, State};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -112,8 +111,13 @@ pub(super) async fn open(
 pub(super) async fn open_with_body(
     State(door): State<Arc<StreamDoor>>,
     mut asked: Asked,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    // Anybody may send one: nobody is to make the gateway hold what has come of it for long.
+    let body = timeout(door.app.settings.server.header_timeout, Bytes::from_request(request, &()));
+    let Ok(body) = body.await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long"));
+    };
     asked.query.extend(council::fields(&body?)?);
     answer(&door, asked).await
 }

@@ -180,3 +180,12 @@ async fn who_posts_a_question_needs_the_key_or_this_machine() {
     Watcher::watch(&open, ASK).await;
     assert_eq!(replay.requests().len(), 1);
 }
+
+#[tokio::test]
+async fn a_question_that_does_not_come_to_its_end_is_not_waited_for() {
+    let (_replay, gateway) = quick("server.header_timeout = \"200ms\"").await;
+    let mut connection = gateway.connect().await;
+    let head = "POST /api/stream/council-score HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n";
+    connection.send(&[head, "{\"transcript\":"].concat()).await.unwrap();
+    assert!(connection.until("\r\n").await.starts_with("HTTP/1.1 408 "));
+}

@@ -13,6 +13,10 @@ use super::body::Bodies;
 use super::dialect::{Fault, Usage};
 use crate::settings::{CouncilSettings, Dialect, MemberSettings};
 
+const MASK: &str = "***";
+/// Fewer characters of a key tell nothing.
+const FEW: usize = 4;
+
 /// One member of the council.
 pub(super) struct Seat {
     /// Its name on the wire.
@@ -71,8 +75,8 @@ impl Seat {
     /// What its provider says went wrong, without the key, should it repeat that.
     pub(super) fn without_key(&self, mut fault: Fault) -> Fault {
         if let Some(key) = &self.key {
-            fault.message = fault.message.replace(key, "***");
-            fault.code = fault.code.map(|code| code.replace(key, "***"));
+            fault.message = without(&fault.message, key);
+            fault.code = fault.code.map(|code| without(&code, key));
         }
         fault
     }
@@ -92,6 +96,15 @@ impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// The text without the key, and without the start of it if the text was cut in the middle of it.
+fn without(text: &str, key: &str) -> String {
+    let text = text.replace(key, MASK);
+    let Some(start) = text.strip_suffix('…') else { return text };
+    let mut starts = (FEW..key.len()).rev().filter_map(|length| key.get(..length));
+    let known = starts.find_map(|part| start.strip_suffix(part));
+    known.map(|before| format!("{before}{MASK}…")).unwrap_or(text)
 }
 
 /// `Ok(None)`: none is to be sent.
@@ -139,4 +152,17 @@ fn headers(
         headers.insert(HeaderName::try_from(&*name).map_err(|_| invalid())?, value);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn neither_a_key_nor_the_start_of_one_is_told() {
+        assert_eq!(without("no s3cretkey, s3cretkey", "s3cretkey"), "no ***, ***");
+        assert_eq!(without("you sent s3cretk…", "s3cretkey"), "you sent ***…");
+        assert_eq!(without("you sent s3c…", "s3cretkey"), "you sent s3c…");
+        assert_eq!(without("you sent s3cretk", "s3cretkey"), "you sent s3cretk", "it was not cut");
+    }
 }

@@ -123,6 +123,11 @@ impl Attempt {
         news
     }
 
+    /// Whether any of it was shown.
+    pub(super) fn has_spoken(&self) -> bool {
+        !self.answer.shown().is_empty()
+    }
+
     /// Whether its last word has been said.
     pub(super) fn is_finished(&self) -> bool {
         self.finish.is_some()

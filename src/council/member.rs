@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::answer::ScoreSource;
 use super::attempt::{Attempt, Clocks, NO_END};
@@ -23,6 +24,7 @@ use super::question::Asked;
 use super::run::{Run, Tools};
 use super::score;
 use super::seat::Seat;
+use super::stops::Reason;
 use super::upstream::Upstream;
 
 /// The pause before the second attempt, when the provider names none; then twice as long each time.
@@ -39,6 +41,8 @@ pub(super) struct Member<'a> {
     pub(super) place: usize,
     pub(super) meter: Meter,
     pub(super) clocks: Clocks,
+    /// Set when it has to stop, which it does between two words.
+    pub(super) stop: watch::Receiver<Reason>,
 }
 
 impl Member<'_> {
@@ -56,41 +60,41 @@ impl Member<'_> {
             self.note(|place| place.attempts += 1);
             let mut attempt = Attempt::new(self.run.settings.max_answer_bytes);
             let fault = match self.attempt(&mut attempt).await {
-                Ok(ended) => {
-                    self.judge(attempt, &ended).await;
-                    return ended;
-                }
+                Ok(ended) => return self.judge(attempt, ended).await,
                 Err(fault) => self.seat.without_key(fault),
             };
-            let has_spoken = !attempt.answer.shown().is_empty();
             if attempt.bytes == 0 {
                 // What was refused is not billed.
                 self.note(Place::forget_guess);
             }
-            let again = if has_spoken {
-                restarts < self.seat.settings.restarts
-            } else {
-                attempts < self.seat.settings.attempts
+            let has_spoken = attempt.has_spoken();
+            let tries = if has_spoken { restarts } else { attempts };
+            let Some(pause) = self.pause_after(&fault, tries, has_spoken) else {
+                return self.judge(attempt, give_up(fault, has_spoken)).await;
             };
-            let pause = fault.retry_after.unwrap_or_else(|| pause(attempts));
-            let deadline = if has_spoken { self.clocks.total } else { self.clocks.first_text };
-            if !(again && fault.retryable && Instant::now() + pause < deadline) {
-                let ended = Ended::from(fault);
-                let broke_off = has_spoken && ended.code.as_deref() == Some(NO_END);
-                let kind = if broke_off { EndKind::Truncated } else { ended.kind };
-                let ended = Ended { kind, ..ended };
-                self.judge(attempt, &ended).await;
-                return ended;
-            }
             tracing::info!(member = %self.seat.name, run = %self.run.id, error = %fault.message,
                 pause_ms = pause.as_millis(), "a member is asked again");
             self.begin_anew(has_spoken).await;
-            sleep(pause).await;
+            if let Ok(ended) = timeout(pause, stopped(&mut self.stop)).await {
+                return ended;
+            }
             if has_spoken {
                 (attempts, restarts) = (0, restarts + 1);
                 self.clocks.restart();
             }
         }
+    }
+
+    /// How long to wait before it is asked again, after so many tries; `None`: it is not.
+    fn pause_after(&self, fault: &Fault, tries: u32, has_spoken: bool) -> Option<Duration> {
+        let settings = &self.seat.settings;
+        let (most, deadline) = if has_spoken {
+            (settings.restarts, self.clocks.total)
+        } else {
+            (settings.attempts, self.clocks.first_text)
+        };
+        let pause = fault.retry_after.unwrap_or_else(|| pause(tries));
+        (fault.retryable && tries < most && Instant::now() + pause < deadline).then_some(pause)
     }
 
     /// Asks once.
@@ -104,10 +108,14 @@ impl Member<'_> {
         self.guess_usage(question.system.len() + question.user.len(), 0);
         self.meter.asked();
         let first_text = self.clocks.first_text.min(self.clocks.total);
-        let opened =
-            timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, body)).await;
-        let Ok(opened) = opened else { return Ok(attempt.out_of_time(&self.clocks)) };
-        let mut upstream = opened?;
+        let mut upstream = tokio::select! {
+            biased;
+            ended = stopped(&mut self.stop) => return Ok(ended),
+            opened = timeout_at(first_text, Upstream::open(&self.tools.client, &self.seat, body)) => {
+                let Ok(opened) = opened else { return Ok(attempt.out_of_time(&self.clocks)) };
+                opened?
+            }
+        };
         let mut said = Vec::new();
         // Moved when patience ends sooner, or when it goes off: not for each word.
         let alarm = sleep_until(attempt.patience(&self.clocks));
@@ -115,6 +123,7 @@ impl Member<'_> {
         loop {
             let more = tokio::select! {
                 biased;
+                ended = stopped(&mut self.stop) => return Ok(ended),
                 more = upstream.next(&mut said) => match more {
                     Err(_) if attempt.is_finished() => false,
                     more => more?,
@@ -176,7 +185,7 @@ impl Member<'_> {
 
     /// Shows what was held back, and reads the scores of what counts as an answer. In the last line
     /// of a text that was cut, a number may be cut, too; an object is whole or has none.
-    async fn judge(&mut self, mut attempt: Attempt, ended: &Ended) {
+    async fn judge(&mut self, mut attempt: Attempt, ended: Ended) -> Ended {
         let rest = attempt.answer.rest().to_owned();
         self.show(&rest).await;
         let given = attempt.answer.finish(self.run.settings.scale).given;
@@ -184,6 +193,7 @@ impl Member<'_> {
         if self.is_scored() && ended.has_answer() && is_whole {
             self.note(|place| place.given = given);
         }
+        ended
     }
 
     /// What was said is withdrawn, what it used is kept.
@@ -250,6 +260,24 @@ impl Member<'_> {
 
 fn too_dear() -> Ended {
     Ended::new(EndKind::Budget, "its budget is spent").with_code("budget")
+}
+
+/// The end of an answer that is not asked for again.
+fn give_up(fault: Fault, has_spoken: bool) -> Ended {
+    let ended = Ended::from(fault);
+    let broke_off = has_spoken && ended.code.as_deref() == Some(NO_END);
+    let kind = if broke_off { EndKind::Truncated } else { ended.kind };
+    Ended { kind, ..ended }
+}
+
+/// Resolves when it has to stop, with the reason.
+async fn stopped(stop: &mut watch::Receiver<Reason>) -> Ended {
+    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    match reason {
+        Some(ended) => ended,
+        // Nobody is left who could stop it.
+        None => std::future::pending().await,
+    }
 }
 
 /// Doubled each time, and 75 to 100 % of it, so that many members do not come back at once.

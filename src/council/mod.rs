@@ -32,6 +32,7 @@ mod run;
 mod runs;
 mod score;
 mod second_stage;
+mod stops;
 mod verdict;
 mod viewers;
 // How it is told.
@@ -199,6 +200,7 @@ impl Council {
 
     /// Holds a run, if it can begin and is no other node's.
     async fn hold(self, run: Arc<Run>) {
+        let _whatever_happens = Closing(Arc::clone(&run));
         let claimed = run.voice.claim(run.first_word()).await;
         if !matches!(claimed, Ok(true)) {
             self.0.runs.withdraw(&run);
@@ -257,6 +259,15 @@ impl Council {
 
     fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
         self.0.seats.iter().find(|seat| seat.name == name)
+    }
+}
+
+/// Lets nobody wait for a run whose task has ended, were it by a fault of ours.
+struct Closing(Arc<Run>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -27,6 +27,7 @@ use super::member::Member;
 use super::meter::Meter;
 use super::question::{Asked, Question, Refusal};
 use super::second_stage;
+use super::stops::Stops;
 use super::viewers::Viewers;
 use super::voice::Voice;
 use crate::event::timestamp;
@@ -54,10 +55,7 @@ pub(super) struct Run {
     pub(super) board: Mutex<Board>,
     pub(super) began: Instant,
     began_at: SystemTime,
-    /// How each place is told to stop, and why.
-    stops: Mutex<Vec<watch::Sender<Option<Ended>>>>,
-    /// Why all that are still to come are stopped too.
-    stopped: watch::Sender<Option<Ended>>,
+    stops: Stops,
     pub(super) viewers: Viewers,
     pub(super) ended: watch::Sender<Option<Instant>>,
     /// Whether it is this node's, as soon as that is known.
@@ -79,8 +77,7 @@ impl Run {
             board: Mutex::default(),
             began: Instant::now(),
             began_at: SystemTime::now(),
-            stops: Mutex::default(),
-            stopped: watch::Sender::new(None),
+            stops: Stops::default(),
             viewers: Viewers::default(),
             ended: watch::Sender::default(),
             begun: watch::Sender::default(),
@@ -103,6 +100,24 @@ impl Run {
         self.ended.subscribe().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
     }
 
+    /// Nothing more comes of it, whether it has come to its end or not.
+    pub(super) fn close(&self) {
+        self.begun.send_if_modified(|begun| {
+            let unknown = begun.is_none();
+            begun.get_or_insert(Err(Refusal::Unavailable));
+            unknown
+        });
+        self.ended.send_if_modified(|ended| {
+            let is_open = ended.is_none();
+            ended.get_or_insert_with(Instant::now);
+            is_open
+        });
+        let mut board = self.board.lock();
+        if board.status == Status::Running {
+            board.status = Status::Failed;
+        }
+    }
+
     /// The first word: the run, who sits on it, and its rules.
     pub(super) fn first_word(&self) -> Option<crate::event::Payload> {
         let rules = json!({"quorum": self.question.quorum,
@@ -119,7 +134,7 @@ impl Run {
         let stages = members.into_iter().map(|asked| (asked.seat.name.clone(), asked)).collect();
         let scored = self.question.scored;
         self.stage(&tools, stages, scored).await;
-        if self.question.deliberate && self.stopped.borrow().is_none() {
+        if self.question.deliberate && self.stops.reason().is_none() {
             extra = second_stage::hold(&self, &tools).await;
         }
         self.conclude(&tools, extra).await;
@@ -135,7 +150,7 @@ impl Run {
         asked: Vec<(String, Asked)>,
         scored: bool,
     ) -> Vec<usize> {
-        let places = self.seat(asked, scored);
+        let places = self.add_places(asked, scored);
         let mut answers: FuturesUnordered<_> =
             places.iter().map(|&place| self.answer(tools, place)).collect();
         let starts = {
@@ -157,7 +172,7 @@ impl Run {
                 () = &mut deadline, if !deadline.is_elapsed() => {
                     self.stop(&Ended::new(EndKind::TimeoutTotal, "the run took too long").with_code("deadline"));
                 }
-                () = &mut abandoned, if self.stopped.borrow().is_none() => {
+                () = &mut abandoned, if self.stops.reason().is_none() => {
                     self.stop(&Ended::new(EndKind::Cancelled, "nobody watched").with_code("unwatched"));
                 }
                 () = self.voice.lags() => self.say_again().await,
@@ -165,13 +180,12 @@ impl Run {
         }
     }
 
-    fn seat(&self, asked: Vec<(String, Asked)>, scored: bool) -> Vec<usize> {
+    fn add_places(&self, asked: Vec<(String, Asked)>, scored: bool) -> Vec<usize> {
         let mut board = self.board.lock();
         let first = board.places.len();
-        let mut stops = self.stops.lock();
         for (stage, asked) in asked {
             board.places.push(Place::new(stage, asked, scored));
-            stops.push(watch::Sender::new(self.stopped.borrow().clone()));
+            self.stops.add_place();
         }
         (first..board.places.len()).collect()
     }
@@ -179,19 +193,15 @@ impl Run {
     /// One place, to its end.
     async fn answer(&self, tools: &Tools, place: usize) -> usize {
         let seat = self.board.lock().seat(place);
-        let stop = self.stops.lock().get(place).map(watch::Sender::subscribe);
-        let (Some(seat), Some(mut stop)) = (seat, stop) else { return place };
+        let stop = self.stops.of_place(place);
+        let (Some(seat), Some(stop)) = (seat, stop) else { return place };
         let meter = Meter::new(&tools.metrics, &seat);
         let clocks = Clocks::start(&seat);
-        let mut member = Member { run: self, tools, seat, place, meter, clocks };
-        let ended = tokio::select! {
-            biased;
-            Ok(reason) = stop.wait_for(Option::is_some) => reason.clone(),
-            ended = member.answer() => Some(ended),
-        };
+        let mut member = Member { run: self, tools, seat, place, meter, clocks, stop };
+        let ended = member.answer().await;
         let mut board = self.board.lock();
         if let Some(place) = board.places.get_mut(place) {
-            place.ended = ended;
+            place.ended = Some(ended);
             member.meter.ended(place);
         }
         place
@@ -213,7 +223,7 @@ impl Run {
         let (aggregating, complete, status) = {
             let mut board = self.board.lock();
             let answered = board.members().iter().any(Place::has_answer);
-            let cancelled = self.stopped.borrow().as_ref().map(|ended| ended.kind);
+            let cancelled = self.stops.reason().map(|ended| ended.kind);
             board.status = match cancelled {
                 Some(EndKind::Cancelled) => Status::Cancelled,
                 _ if answered => Status::Complete,
@@ -272,23 +282,15 @@ impl Run {
 
     /// Stops all that have not ended.
     pub(super) fn stop(&self, reason: &Ended) {
-        self.stopped.send_if_modified(|stopped| set_once(stopped, reason));
-        for stop in &*self.stops.lock() {
-            stop.send_if_modified(|stopped| set_once(stopped, reason));
-        }
+        self.stops.stop(reason);
     }
 
     /// Stops the places of one member. `false`: there is none that has not ended.
     pub(super) fn stop_member(&self, name: &str, reason: &Ended) -> bool {
         let board = self.board.lock();
-        let stops = self.stops.lock();
-        let of_member = board
-            .places
-            .iter()
-            .zip(&*stops)
-            .filter(|(place, _)| place.asked.seat.name == name && place.ended.is_none());
-        let told = of_member.map(|(_, stop)| stop.send_if_modified(|stop| set_once(stop, reason)));
-        told.count() > 0
+        let of_member = |place: &Place| place.asked.seat.name == name && place.ended.is_none();
+        let places = board.places.iter().enumerate().filter(|(_, place)| of_member(place));
+        places.map(|(place, _)| self.stops.stop_place(place, reason)).count() > 0
     }
 
     /// How it stands.
@@ -310,18 +312,11 @@ impl Run {
     /// Whether the same question may be answered by this run.
     pub(super) fn answers_again(&self, reuse: Duration) -> bool {
         match self.board.lock().status {
-            Status::Running => self.stopped.borrow().is_none(),
+            Status::Running => self.stops.reason().is_none(),
             Status::Complete => self.began.elapsed() < reuse,
             Status::Failed | Status::Cancelled => false,
         }
     }
-}
-
-/// The first reason counts.
-fn set_once(stopped: &mut Option<Ended>, reason: &Ended) -> bool {
-    let is_first = stopped.is_none();
-    stopped.get_or_insert_with(|| reason.clone());
-    is_first
 }
 
 /// Why nobody has answered.

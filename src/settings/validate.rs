@@ -59,6 +59,7 @@ impl Settings {
         self.check_log(&mut faults);
         self.check_paths(&mut faults);
         self.council.check(&mut faults);
+        self.check_answers(&mut faults);
         self.check_council_streams(&mut faults);
         for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {
             stream.check(&format!("stream.{name}"), &mut faults);

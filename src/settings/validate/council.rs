@@ -152,7 +152,19 @@ fn check_name(name: &str, faults: &mut Vec<Fault>) {
     }
 }
 
+/// Bytes of an event for each byte of an answer, at most: as JSON writes a control character.
+const ESCAPED: usize = 6;
+
 impl Settings {
+    /// All of an answer has to fit into one event.
+    pub(super) fn check_answers(&self, faults: &mut Vec<Fault>) {
+        let most = self.events.max_bytes / ESCAPED;
+        if self.council.max_answer_bytes > most && !self.council.members.is_empty() {
+            let message = format!("must be at most a sixth of events.max_bytes: {most}");
+            faults.push(Fault::new("council.max_answer_bytes", message));
+        }
+    }
+
     /// What a declared stream asks of the council has to be there.
     pub(super) fn check_council_streams(&self, faults: &mut Vec<Fault>) {
         for (name, stream) in self.stream.iter().filter(|(_, stream)| stream.enabled) {

@@ -243,7 +243,8 @@ async fn a_question_may_stand_in_the_body() {
 async fn a_slow_reader_of_a_long_run_loses_no_word() {
     const MERGED: &str = "sluice_events_merged_total";
     let talker = Talker::start().await;
-    let more = "outbox.text_bytes = 50_000\ncouncil.max_answer_bytes = 50_000_000\nhistory.bytes = 500_000_000";
+    let more = "outbox.text_bytes = 50_000\ncouncil.max_answer_bytes = 50_000_000\n\
+                events.max_bytes = 300_000_000\nhistory.bytes = 500_000_000";
     let gateway = gateway(&council(more, &[("gpt4", talker.url())])).await;
     let path = "/api/stream/council-score?videoUrl=v&transcript=long";
     let slow = gateway.slow(path).await;

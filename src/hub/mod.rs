@@ -28,7 +28,10 @@ mod topics;
 mod wakes;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::iter;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -165,6 +168,10 @@ async fn run(
     while !(stop.is_settled() && core.subscribers() == 0) {
         tokio::select! {
             _ = inbox.recv_many(&mut commands, BATCH) => {
+                // What others are about to publish goes out with the same flush.
+                let_others_go_first().await;
+                let room = BATCH.saturating_sub(commands.len());
+                commands.extend(iter::from_fn(|| inbox.try_recv().ok()).take(room));
                 commands.drain(..).for_each(|command| apply(&mut core, command));
             }
             _ = expiry.tick() => core.expire(Instant::now()),
@@ -178,6 +185,21 @@ async fn run(
         }
         observe(&core, &metrics);
     }
+}
+
+/// Lets the tasks that can go on now do so first. Woken by a publisher, this task would run at once,
+/// for each event anew; nothing is waited for, and while nothing else can go on it costs nothing.
+async fn let_others_go_first() {
+    let mut asked = false;
+    poll_fn(|context| {
+        if asked {
+            return Poll::Ready(());
+        }
+        asked = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn apply(core: &mut Core, command: Command) {

@@ -18,7 +18,7 @@ use crate::hub::{
     SnapshotBounds,
 };
 use crate::session::{CloseReason, Quota, Refused, Registry};
-use crate::settings::{DeliveryClass, RedisSection, Settings};
+use crate::settings::{DeliveryClass, HistorySettings, RedisSection, Settings};
 use crate::shutdown::Stop;
 use crate::source::{
     Backoff, Embedded, Publisher, RedisPubSub, RedisSettings, Source, StateKeys, supervise,
@@ -233,16 +233,11 @@ fn hub_settings(
     standing: Vec<ChannelPattern>,
 ) -> HubSettings {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let (history, snapshot) = (&settings.history, &settings.snapshot);
+    let snapshot = &settings.snapshot;
     HubSettings {
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
         backlog: settings.outbox.total_bytes,
-        history: HistoryBounds {
-            events: history.events,
-            channel_bytes: history.channel_bytes,
-            bytes: history.bytes,
-            age: history.age,
-        },
+        history: history_bounds(settings.history),
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
         rules: channel_rules(streams),
         linger: Lingering {
@@ -253,15 +248,15 @@ fn hub_settings(
     }
 }
 
+fn history_bounds(history: HistorySettings) -> HistoryBounds {
+    let HistorySettings { events, channel_bytes, bytes, age } = history;
+    HistoryBounds { events, channel_bytes, bytes, age }
+}
+
 /// What the declared streams say about their channels.
 fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
     let rules = streams.iter().flat_map(|stream| {
-        let history = stream.history.map(|history| HistoryBounds {
-            events: history.events,
-            channel_bytes: history.channel_bytes,
-            bytes: history.bytes,
-            age: history.age,
-        });
+        let history = stream.history.map(history_bounds);
         stream.patterns().map(move |channels| ChannelRule {
             channels,
             history,

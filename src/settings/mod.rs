@@ -21,9 +21,7 @@ pub use council::{
     CouncilSettings, Dialect, MemberSettings, PromptSettings, ScoreScale, Unwatched,
 };
 pub use load::{Fault, Faults};
-pub use stream::{
-    Condition, DeliveryClass, EndSettings, ShapeName, StreamCouncil, StreamHistory, StreamSettings,
-};
+pub use stream::{Condition, DeliveryClass, EndSettings, ShapeName, StreamCouncil, StreamSettings};
 
 /// The embedded `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -138,8 +136,8 @@ pub struct EventSettings {
     pub linger_channels: usize,
 }
 
-/// `[history]`
-#[derive(Debug, Clone, Deserialize)]
+/// `[history]`, or `[stream.NAME.history]`: what is kept of the channels of that stream instead.
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct HistorySettings {
     pub events: usize,

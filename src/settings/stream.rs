@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::HistorySettings;
+
 /// `[stream.NAME]`
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
@@ -31,7 +33,7 @@ pub struct StreamSettings {
     pub text: Option<String>,
     #[serde(default, with = "super::list")]
     pub notices: Vec<String>,
-    pub history: Option<StreamHistory>,
+    pub history: Option<HistorySettings>,
     pub council: Option<StreamCouncil>,
     #[serde(default, with = "humantime_serde")]
     pub batch: Duration,
@@ -96,17 +98,6 @@ pub struct EndSettings {
     #[serde(default)]
     pub data: BTreeMap<String, String>,
     pub error: Option<String>,
-}
-
-/// `[stream.NAME.history]`: what is kept of its channels, instead of what `[history]` says.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
-pub struct StreamHistory {
-    pub events: usize,
-    pub channel_bytes: usize,
-    pub bytes: usize,
-    #[serde(with = "humantime_serde")]
-    pub age: Duration,
 }
 
 /// `[stream.NAME.council]`: opening the stream begins a run of the council, or joins it.

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use request::{Pairs, Params, RequestError};
 
 use crate::event::{Channel, ChannelPattern, Filter, Shape};
-use crate::settings::{DeliveryClass, ShapeName, StreamCouncil, StreamHistory, StreamSettings};
+use crate::settings::{DeliveryClass, HistorySettings, ShapeName, StreamCouncil, StreamSettings};
 use shape::DeclaredShape;
 use template::Template;
 
@@ -51,7 +51,7 @@ pub struct Declared {
     /// The field that holds pieces of a text.
     pub text: Option<String>,
     /// What is kept of its channels, if not the usual.
-    pub history: Option<StreamHistory>,
+    pub history: Option<HistorySettings>,
     /// What is asked of the council when it is opened.
     pub council: Option<StreamCouncil>,
 }

@@ -282,3 +282,14 @@ async fn the_options_of_all_streams_are_those_of_this_one() {
     let named = messages.iter().filter(|message| message.data["stage"] == "gpt4");
     assert!(named.map(|message| &message.name).all(|name| name == "council_score_stream"));
 }
+
+#[tokio::test]
+async fn silence_before_the_first_word_is_broken_by_comments() {
+    let gpt4 = Halting::start(&[], &["It sells.\nSCORE: 0.7"]).await;
+    let gateway = gateway(&council("server.keep_alive = \"1s\"", &[("gpt4", gpt4.url())])).await;
+    let mut stream = gateway.raw(ASK).await;
+    let silence = stream.until(": keep-alive").await;
+    assert!(silence.contains("council_run"), "the run has begun: {silence}");
+    gpt4.go_on();
+    stream.until("It sells.").await;
+}

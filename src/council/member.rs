@@ -174,12 +174,13 @@ impl Member<'_> {
             return;
         }
         let since = self.clocks.began.elapsed();
-        let is_first = self.on_board(|place| {
+        let shown = self.on_board(|place| {
             place.text.push_str(text);
-            place.first_text.replace(place.first_text.unwrap_or(since)).is_none()
+            let is_first = place.first_text.replace(place.first_text.unwrap_or(since)).is_none();
+            (is_first, events::piece(place, text))
         });
-        self.meter.text(is_first.unwrap_or_default().then_some(since));
-        let piece = self.on_board(|place| events::piece(place, text)).flatten();
+        let Some((is_first, piece)) = shown else { return };
+        self.meter.text(is_first.then_some(since));
         self.run.voice.say([piece]).await;
     }
 

@@ -128,15 +128,12 @@ impl Run {
     /// Runs from the first word to the last, and for as long as the run is kept.
     pub(super) async fn proceed(self: Arc<Self>, tools: Arc<Tools>) {
         let under_way = UnderWay::new(&tools.metrics.council_runs);
-        let mut extra = json!({});
-        let members: Vec<_> = self.question.asked.clone();
+        let members = &self.question.asked;
         self.board.lock().members = members.len();
-        let stages = members.into_iter().map(|asked| (asked.seat.name.clone(), asked)).collect();
-        let scored = self.question.scored;
-        self.stage(&tools, stages, scored).await;
-        if self.question.deliberate && self.stops.reason().is_none() {
-            extra = second_stage::hold(&self, &tools).await;
-        }
+        let stages = members.iter().map(|asked| (asked.seat.name.clone(), asked.clone())).collect();
+        self.stage(&tools, stages, self.question.scored).await;
+        let deliberates = self.question.deliberate && self.stops.reason().is_none();
+        let extra = if deliberates { second_stage::hold(&self, &tools).await } else { json!({}) };
         self.conclude(&tools, extra).await;
         drop(under_way);
         self.stay(&tools).await;
@@ -289,8 +286,12 @@ impl Run {
     pub(super) fn stop_member(&self, name: &str, reason: &Ended) -> bool {
         let board = self.board.lock();
         let of_member = |place: &Place| place.asked.seat.name == name && place.ended.is_none();
-        let places = board.places.iter().enumerate().filter(|(_, place)| of_member(place));
-        places.map(|(place, _)| self.stops.stop_place(place, reason)).count() > 0
+        let mut is_known = false;
+        for (place, _) in board.places.iter().enumerate().filter(|(_, place)| of_member(place)) {
+            self.stops.stop_place(place, reason);
+            is_known = true;
+        }
+        is_known
     }
 
     /// How it stands.

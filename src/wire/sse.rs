@@ -113,7 +113,8 @@ impl Wire for Sse {
                 let json = json!({"type": "error", "error": error, "timestamp": now()});
                 write(Some("error"), None, &json.to_string())
             }
-            Outgoing::KeepAlive => format!(": keep-alive {}\n\n", now()),
+            // Without an empty line, which some clients take for an event without data.
+            Outgoing::KeepAlive => format!(": keep-alive {}\n", now()),
             Outgoing::Shutdown { retry } => {
                 let json = json!({"type": "server_shutdown",
                     "message": "Server is shutting down", "timestamp": now()});
@@ -143,19 +144,23 @@ fn is_ours(name: &str) -> bool {
 
 /// What is not for the clients of this stream: a comment, for an empty chunk would end the stream.
 fn unseen() -> Frame {
-    Frame::new(b":\n\n")
+    Frame::new(b":\n")
 }
 
 /// One event. An empty line ends it. A name with a line break in it is left out.
+///
+/// The id stands behind the data: some clients take the id of an event that was cut in its middle,
+/// and would resume behind an event that they never had.
 fn write(name: Option<&str>, position: Option<Position>, data: &str) -> String {
     let mut text = String::with_capacity(data.len() + 64);
     if let Some(name) = name.filter(|name| !name.contains(['\r', '\n'])) {
         push(&mut text, format_args!("event: {name}\n"));
     }
+    push(&mut text, format_args!("data: {data}\n"));
     if let Some(position) = position {
         push(&mut text, format_args!("id: {position}\n"));
     }
-    push(&mut text, format_args!("data: {data}\n\n"));
+    text.push('\n');
     text
 }
 

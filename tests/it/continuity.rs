@@ -253,11 +253,11 @@ async fn an_id_stands_only_on_what_leaves_the_client_complete(protocol: Protocol
     gateway.publish_all(&[("s:1", json!(1)), ("s:2", json!(2)), ("s:3", json!(3))]).await;
 
     let with_id = |text: &str| ids(text).iter().map(|(id, _)| *id).collect::<Vec<_>>();
-    let snapshot = gateway.raw(path).await.until("data: 3\n\n").await;
+    let snapshot = gateway.raw(path).await.until("data: 3\nid: ").await;
     assert_eq!(with_id(&snapshot), [false, false, false, true], "{snapshot}");
 
     let broken = format!("{path}&lastEventId=garbage");
-    let broken = gateway.raw(&broken).await.until("data: 3\n\n").await;
+    let broken = gateway.raw(&broken).await.until("data: 3\nid: ").await;
     assert_eq!(with_id(&broken), [false, false, false, false, true], "{broken}");
 
     let bare = gateway.raw(&format!("{path}&snapshot=false")).await.until("\n\n").await;

@@ -72,12 +72,14 @@ async fn line_breaks_between_tokens_stay_on_one_line() {
     let mut raw = gateway.raw(ANY).await;
     let payload = "\r\n{\n\"a\":\r\n[1,\n\n2]\r}\n";
     assert_eq!(gateway.post("/api/publish/a:1", payload).send().await.unwrap().status(), 202);
-    let text = raw.until("2] }\n\n").await;
-    let (_, event) = text.trim_end().rsplit_once("\n\n").unwrap();
-    let lines: Vec<_> = event.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(lines, ["id:", "data:"], "{text:?}");
+    raw.until("2] }\nid: ").await;
     let mut late = gateway.open(ANY).await;
     assert_eq!(late.data().await, json!({"a": [1, 2]}));
+    gateway.publish("a:1", &json!("next")).await;
+    let text = raw.until("\"next\"").await;
+    let event = text.split("\n\n").nth(1).unwrap();
+    let lines: Vec<_> = event.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(lines, ["data:", "id:"], "{text:?}");
 }
 
 /// A JSON text of one MiB: as large as the outbox of class log, larger than that of class state.

@@ -60,7 +60,7 @@ async fn digits_and_order_stay_as_they_were_written() {
     let mut stream = gateway.raw(ANY).await;
     let payload = r#"{"z":1.10,"a":12345678901234567890123,"z2":"\u00e4"}"#;
     assert_eq!(answer(gateway.post("/api/publish/a:1", payload)).await.0, 202);
-    stream.until(&format!("data: {payload}\n\n")).await;
+    stream.until(&format!("data: {payload}\nid: ")).await;
 }
 
 #[tokio::test]

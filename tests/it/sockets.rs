@@ -51,7 +51,7 @@ async fn the_head_and_the_chunks() {
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
     HTTP/1.1 200 OK
     content-type: text/event-stream
-    cache-control: no-cache
+    cache-control: no-cache, no-transform
     x-accel-buffering: no
     connection: close
     vary: origin, access-control-request-method, access-control-request-headers
@@ -224,7 +224,7 @@ async fn frames_cut_anywhere_arrive_whole() {
         for expected in &published[read..] {
             connection.most = [100, 3000, 65_536][fastrand::usize(..3)];
             let event = connection.event().await;
-            let (id, data) = event.split_once('\n').unwrap();
+            let (data, id) = event.split_once('\n').unwrap();
             assert!(id.starts_with("id: p"), "{id}");
             let data = data.strip_prefix("data: ").unwrap();
             assert!(serde_json::from_str::<Value>(data).unwrap() == *expected);

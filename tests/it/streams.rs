@@ -62,7 +62,7 @@ async fn every_route_answers_under_both_prefixes() {
             let head = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
             assert_eq!(response.status(), 200, "{path}");
             assert_eq!(head("content-type"), "text/event-stream", "{path}");
-            assert_eq!(head("cache-control"), "no-cache", "{path}");
+            assert_eq!(head("cache-control"), "no-cache, no-transform", "{path}");
             assert_eq!(head("x-accel-buffering"), "no", "{path}");
         }
     }
@@ -98,18 +98,18 @@ async fn the_bytes_of_a_stream(protocol: Protocol) {
     assert!(!text.contains('\r'), "LF only");
     insta::allow_duplicates! {
         insta::assert_snapshot!(masked(&text), @r#"
-        id: pPOSITION
         data: {"type":"connected","message":"SSE connection established","clientId":"CLIENT","timestamp":"TIME","channels":["job_progress:j7","task_progress:j7"],"recovered":false}
-
         id: pPOSITION
+
         data: {"type":"job_progress","jobId":"j7","timestamp":"TIME","job_id":"j7","status":"processing","stage":"x","progress":0.25,"message":"m"}
-
         id: pPOSITION
+
         data: {"type":"job_progress","jobId":"j7","timestamp":"TIME","job_id":"j7","status":"completed","stage":"x","progress":1.0,"message":"m"}
+        id: pPOSITION
 
         event: complete
-        id: pPOSITION
         data: {"type":"complete","data":{"jobId":"j7","status":"completed"},"timestamp":"TIME"}
+        id: pPOSITION
         "#);
     }
 }

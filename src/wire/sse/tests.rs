@@ -54,8 +54,42 @@ fn a_batch_is_encoded_once_for_all_who_get_it() {
     let batch = Arc::new(Batch::new(vec![event("1"), event("2")]));
     let outgoing = || Outgoing::Batch(Arc::clone(&batch));
     let frame = wire(false, false).encode(&outgoing());
-    assert!(frame.body().ends_with(b"data: {\"type\":\"batch\",\"events\":[1,2]}\n\n"));
+    let text = format!(
+        "data: {{\"type\":\"batch\",\"events\":[1,2]}}\nid: {}\n\n",
+        batch.events[1].position
+    );
+    assert_eq!(frame.body(), text);
     assert_eq!(wire(false, false).encode(&outgoing()).chunk().as_ptr(), frame.chunk().as_ptr());
     let named = wire(true, false).encode(&outgoing()).body();
     assert_eq!(named, [b"event: batch\n", &*frame.body()].concat());
+}
+
+/// Some clients take an id as soon as its line is whole, though the connection breaks before the
+/// empty line that ends the event.
+#[test]
+fn an_event_cut_anywhere_has_no_id_without_its_data() {
+    let event = event("{\"n\":1}");
+    let snapshot = Outgoing::Snapshot { event: Arc::clone(&event), position: Some(event.position) };
+    let data = Arc::from("{}");
+    let complete = Outgoing::Complete { data, position: event.position };
+    for outgoing in [Outgoing::Event(Arc::clone(&event)), snapshot, complete] {
+        for named in [false, true] {
+            let body = wire(named, false).encode(&outgoing).body();
+            let text = str::from_utf8(&body).unwrap();
+            let whole = |start: &str, cut: &str| {
+                let lines = cut.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+                lines.into_iter().any(|line| line.starts_with(start))
+            };
+            assert!(whole("id: ", text) && text.ends_with("\n\n"), "{text}");
+            for at in 0..text.len() {
+                assert!(!whole("id: ", &text[..at]) || whole("data: ", &text[..at]), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_keep_alive_is_no_empty_event() {
+    let body = wire(false, false).encode(&Outgoing::KeepAlive).body();
+    assert!(body.starts_with(b": ") && body.ends_with(b"\n") && !body.ends_with(b"\n\n"));
 }

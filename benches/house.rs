@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice::event::{Channel, Epoch, Event, Filter, Payload};
 use sluice::hub::{
-    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, Resume,
-    SnapshotBounds, Subscriber,
+    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, ObjectChannels,
+    Resume, SnapshotBounds, Subscriber,
 };
 use sluice::settings::Settings;
 use sluice::shutdown::Stop;
@@ -53,7 +53,8 @@ impl House {
             let _entered = runtime.enter();
             Hub::start(hub_settings(&settings), settings.server.drain, &metrics, &Stop::new())
         };
-        let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes };
+        let objects = ObjectChannels::default();
+        let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes, objects };
         let inlet = hub.inlet("bench", inlet_settings, &metrics);
         Self { settings, metrics, runtime, hub, inlet, heard: Heard::default() }
     }
@@ -74,6 +75,7 @@ impl House {
             filters: Arc::from([filter.clone()]),
             resume: Resume::Fresh,
             snapshot: false,
+            unreadable: Vec::new(),
         };
         self.wait_for(self.hub.arrive(arrival)).unwrap();
     }
@@ -108,6 +110,7 @@ fn hub_settings(settings: &Settings) -> HubSettings {
             channels: settings.events.linger_channels,
         },
         standing: Vec::new(),
+        stale_after: snapshot.reread_after,
     }
 }
 

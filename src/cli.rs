@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::council::Council;
 use crate::http::{PREFIXES, parse_query};
 use crate::settings::{Faults, Settings};
-use crate::source::{Embedded, StateKeys};
+use crate::source::{Embedded, Examined, RedisSettings, StateKeys, examine};
 use crate::streams::{Params, Streams};
 
 /// A gateway for live streams.
@@ -36,6 +36,9 @@ pub enum Command {
         /// Say which stream answers this URL, and what it listens to.
         #[arg(long, value_name = "URL")]
         explain: Option<String>,
+        /// Connect to Redis as well, and say who answers and what is missing there.
+        #[arg(long)]
+        connect: bool,
     },
     /// Publish one event through a running gateway.
     Publish {
@@ -135,6 +138,20 @@ pub fn check(settings: &Settings, explain: Option<&str>) -> Result<(), Failure> 
         )?;
     }
     Ok(())
+}
+
+/// `sluice check --connect`: where Redis is, who answers, and what is missing.
+///
+/// # Errors
+/// When it cannot be used.
+pub async fn connect(settings: &Settings) -> Result<(), Failure> {
+    if settings.redis.url.is_empty() {
+        return say("redis.url is empty: events live in the gateway's own memory");
+    }
+    let examined = examine(&RedisSettings::of(settings)).await;
+    let Examined { link, notes } = examined.map_err(|error| Failure::Fault(error.to_string()))?;
+    say(&link)?;
+    notes.iter().try_for_each(|note| say(&format!("note: {note}")))
 }
 
 fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {

@@ -14,14 +14,14 @@ use crate::council::{self, Council};
 use crate::event::ChannelPattern;
 use crate::http::{self, App, Proxies, Tls, TlsError};
 use crate::hub::{
-    ChannelRule, GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering,
-    SnapshotBounds,
+    ChannelRule, DROP_REASONS, GapReason, HistoryBounds, Hub, HubSettings, Inlet, InletSettings,
+    Lingering, ObjectChannels, SnapshotBounds,
 };
 use crate::session::{CloseReason, Quota, Refused, Registry};
-use crate::settings::{DeliveryClass, HistorySettings, RedisSection, Settings};
+use crate::settings::{DeliveryClass, HistorySettings, Settings};
 use crate::shutdown::Stop;
 use crate::source::{
-    Backoff, Embedded, Publisher, RedisPubSub, RedisSettings, Source, StateKeys, supervise,
+    Backoff, Embedded, Publisher, RedisPubSub, RedisSettings, RedisSettingsError, Source, supervise,
 };
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
@@ -41,11 +41,8 @@ pub enum StartError {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The settings of Redis cannot be used.
-    #[error("redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    /// The certificates cannot be read.
-    #[error("redis.ca_file: {0}")]
-    CaFile(io::Error),
+    #[error(transparent)]
+    Redis(#[from] RedisSettingsError),
     /// The gateway's own certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -83,14 +80,17 @@ impl Gateway {
         begin_at_zero(&metrics);
 
         let streams = Streams::compile(&settings.stream);
-        let redis = redis_source(&settings)?;
+        let redis = redis_source(&settings, &stop)?;
         let (name, standing) = match &redis {
             Some(redis) => (RedisPubSub::NAME, redis.standing()),
             None => (Embedded::NAME, Embedded::standing()),
         };
         let hub_settings = hub_settings(&settings, &streams, standing.clone());
         let (hub, demand) = Hub::start(hub_settings, settings.server.drain, &metrics, &stop);
-        let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes };
+        let inlet_settings = InletSettings {
+            max_event_bytes: settings.events.max_bytes,
+            objects: object_channels(&streams),
+        };
         let inlet = hub.inlet(name, inlet_settings, &metrics);
         let source = source(redis, &inlet, settings.publish.idempotency_window);
         let council = Council::new(
@@ -125,13 +125,14 @@ impl Gateway {
             on_loopback: address.ip().is_loopback(),
             settings: Arc::clone(&settings),
         });
-        let RedisSection { backoff_least: least, backoff_most: most, .. } = settings.redis;
-        let backoff = Backoff { least, most };
-        let supervised = supervise(source, inlet, demand, backoff, metrics);
+        let backoff = Backoff::of(&settings.redis);
         let settled = stop.settled();
         stop.spawn(async move {
+            let maintained = source.maintain(&inlet);
+            let supervised = supervise(&*source, &inlet, &demand, backoff, &metrics);
             tokio::select! {
                 () = supervised => {}
+                () = maintained => {}
                 // Until then, whoever has not been told to leave yet still gets its events.
                 () = settled => {}
             }
@@ -193,31 +194,16 @@ fn begin_at_zero(metrics: &Metrics) {
     for status in council::run_ends() {
         metrics.council_runs_total.with_label_values(&[status]).reset();
     }
-    for reason in ["channel", "payload"] {
+    for reason in DROP_REASONS {
         metrics.events_dropped_total.with_label_values(&[reason]).reset();
     }
 }
 
-fn redis_source(settings: &Settings) -> Result<Option<RedisPubSub>, StartError> {
-    let section = &settings.redis;
-    if section.url.is_empty() {
+fn redis_source(settings: &Settings, stop: &Stop) -> Result<Option<RedisPubSub>, StartError> {
+    if settings.redis.url.is_empty() {
         return Ok(None);
     }
-    let ca = (!section.ca_file.as_os_str().is_empty()).then(|| std::fs::read(&section.ca_file));
-    let ca = ca.transpose().map_err(StartError::CaFile)?;
-    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let redis = RedisPubSub::new(RedisSettings {
-        url: section.url.clone(),
-        username: some(&section.username),
-        password: some(&section.password),
-        ca,
-        patterns: section.standing(),
-        states: StateKeys::new(&section.snapshot_keys),
-        timeout: section.timeout,
-        probe_interval: section.probe_interval,
-        idempotency_window: settings.publish.idempotency_window,
-    })?;
-    Ok(Some(redis))
+    Ok(Some(RedisPubSub::new(RedisSettings::of(settings), stop)?))
 }
 
 fn source(redis: Option<RedisPubSub>, inlet: &Inlet, window: Duration) -> Arc<dyn Source> {
@@ -245,6 +231,7 @@ fn hub_settings(
             channels: settings.events.linger_channels,
         },
         standing,
+        stale_after: snapshot.reread_after,
     }
 }
 
@@ -257,12 +244,26 @@ fn history_bounds(history: HistorySettings) -> HistoryBounds {
 fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
     let rules = streams.iter().flat_map(|stream| {
         let history = stream.history.map(history_bounds);
+        // All pieces of a text are told, not the last alone.
+        let tells_last = stream.class != DeliveryClass::Text
+            && (stream.is_of_objects || !stream.ends.is_empty());
+        let shape = tells_last.then(|| Arc::clone(&stream.shape));
         stream.patterns().map(move |channels| ChannelRule {
-            channels,
+            channels: channels.clone(),
             history,
             key: stream.key.clone(),
             text: stream.text.clone(),
+            shape: shape.clone(),
         })
     });
     rules.filter(ChannelRule::says_something).collect()
+}
+
+/// Channels whose streams show objects only.
+fn object_channels(streams: &Streams) -> ObjectChannels {
+    let patterns = |of_objects: bool| {
+        let streams = streams.iter().filter(move |stream| stream.is_of_objects == of_objects);
+        streams.flat_map(|stream| stream.patterns().cloned()).collect()
+    };
+    ObjectChannels { objects: patterns(true), anything: patterns(false) }
 }

@@ -34,7 +34,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve(settings, false)),
         Command::Demo => runtime.block_on(serve(settings, true)),
-        Command::Check { explain } => cli::check(&settings, explain.as_deref()),
+        Command::Check { explain, connect } => {
+            cli::check(&settings, explain.as_deref())?;
+            if connect { runtime.block_on(cli::connect(&settings)) } else { Ok(()) }
+        }
         Command::Publish { channel, json, url } => {
             runtime.block_on(cli::publish(&settings, &channel, &json, url.as_deref()))
         }

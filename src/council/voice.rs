@@ -76,7 +76,13 @@ impl Voice {
     pub(super) async fn claim(&self, word: Option<Payload>) -> Result<bool, PublishError> {
         const FIRST: &str = "first";
         let word = word.map(|payload| self.publication(payload, Some(FIRST.to_owned())));
-        Ok(self.publisher.publish(word.into_iter().collect()).await? == 0)
+        self.publisher.ready().await;
+        match self.publisher.publish(word.into_iter().collect()).await {
+            Ok(known) => Ok(known == 0),
+            // In other words, for no two say the first word at the same time.
+            Err(PublishError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn publish(&self, words: Vec<Payload>) {

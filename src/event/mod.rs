@@ -25,9 +25,9 @@ pub use fields::Fields;
 pub use frame::{Frame, FrameCache, Variant};
 pub use payload::{Payload, PayloadError};
 pub use position::{Epoch, Position, PositionError};
-pub use shape::{End, Outcome, Run, Shape, ShapeId, Shaped};
+pub use shape::{End, Outcome, Rules, Run, Shape, ShapeId, Shaped};
 pub use text::{TextSoFar, merge};
-pub use time::{now, timestamp};
+pub use time::{moment, now, timestamp};
 
 use shape::ShapeCache;
 
@@ -44,11 +44,23 @@ pub struct Event {
     pub at: SystemTime,
     /// When it reached this node, for measuring.
     pub received: Instant,
-    /// Whether it was read from where the last state is stored, not heard.
-    pub stored: bool,
+    /// How it came to be known.
+    pub origin: Origin,
     /// The event of the channel before this one, while it is still known.
     pub previous: Weak<Self>,
     shapes: ShapeCache,
+}
+
+/// How an event came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was published, and heard.
+    Heard,
+    /// It was read from where the last state is stored.
+    Stored,
+    /// Something was published that could not be let in: this stands in its place in the order, so
+    /// that whoever listens, now or when it comes back, is told that something is missing.
+    Dropped,
 }
 
 impl Event {
@@ -60,10 +72,15 @@ impl Event {
             position,
             at: SystemTime::now(),
             received: Instant::now(),
-            stored: false,
+            origin: Origin::Heard,
             previous: Weak::new(),
             shapes: ShapeCache::default(),
         }
+    }
+
+    /// What stands in the place of something that could not be let in.
+    pub fn dropped(channel: Channel, position: Position) -> Self {
+        Self { origin: Origin::Dropped, ..Self::new(channel, Payload::null(), position) }
     }
 
     /// One event for a run of them, from `oldest` to `newest`: it has the newest one's place and
@@ -75,7 +92,7 @@ impl Event {
             position: newest.position,
             at: newest.at,
             received: oldest.received,
-            stored: newest.stored,
+            origin: newest.origin,
             previous: Weak::clone(&newest.previous),
             shapes: ShapeCache::default(),
         }
@@ -83,7 +100,7 @@ impl Event {
 
     /// The event as clients of one kind of stream get it; `None` when it is not for them.
     pub fn shaped(&self, shape: &dyn Shape) -> Option<&Shaped> {
-        self.shapes.get(shape, self)
+        if self.origin == Origin::Dropped { None } else { self.shapes.get(shape, self) }
     }
 
     /// Whether the event has been given this shape before.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Event;
 use super::batch::BatchCache;
 use super::frame::FrameCache;
+use super::{Channel, Event};
 
 /// Turns what a publisher said into what the clients of one declared stream expect.
 ///
@@ -20,6 +20,19 @@ pub trait Shape: fmt::Debug + Send + Sync {
 
     /// The event as clients of the stream get it; `None` when it is not for them.
     fn apply(&self, event: &Event) -> Option<Shaped>;
+
+    /// Whether clients of the stream are told of `channel` at all, were it only that something of it
+    /// is missing.
+    fn shows(&self, _channel: &Channel) -> bool {
+        true
+    }
+
+    /// Whether `event` alone says what the stream tells of its channel last: it is shown, and
+    /// whether the stream is over does not hang on what came before. `false` if that has to be
+    /// found out, by shaping both.
+    fn decides(&self, _event: &Event) -> bool {
+        true
+    }
 
     /// The first of `events`, which a client is to get one after the other, told as one: as many as
     /// can be, two at least. Returned with those that are left; `None` when the first two stay
@@ -46,6 +59,8 @@ pub struct Shaped {
     pub key: Option<Box<str>>,
     /// Set when the stream is over with this event.
     pub end: Option<End>,
+    /// The rules whose end this event takes back.
+    pub contradicts: Rules,
     /// The run of work it reports on, for those who estimate its end.
     pub run: Option<Run>,
     /// The JSON in compressed form, once somebody has asked for it; `None` inside: no shorter.
@@ -72,8 +87,33 @@ pub struct Run {
 pub struct End {
     /// What is said last.
     pub outcome: Outcome,
-    /// How long another event of the channel may still take the end back.
+    /// How long an event that contradicts it may still take the end back.
     pub grace: Duration,
+    /// How long no event takes it back.
+    pub latch: Duration,
+    /// Which rule of the stream says so.
+    pub rule: usize,
+}
+
+/// Some of the rules of a stream that say when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules(u64);
+
+impl Rules {
+    /// Rules that one stream may have.
+    pub const MAX: usize = 64;
+
+    /// Whether `rule` is one of them.
+    pub fn contains(self, rule: usize) -> bool {
+        rule < Self::MAX && self.0 & (1 << rule) != 0
+    }
+}
+
+impl FromIterator<usize> for Rules {
+    fn from_iter<I: IntoIterator<Item = usize>>(rules: I) -> Self {
+        let within = rules.into_iter().filter(|rule| *rule < Self::MAX);
+        Self(within.fold(0, |rules, rule| rules | 1 << rule))
+    }
 }
 
 /// How a stream ends.
@@ -85,6 +125,23 @@ pub enum Outcome {
     Failed(Arc<str>),
 }
 
+impl Event {
+    /// Whether `later`, an event of the same channel and key, is told in the place of this one on
+    /// streams of this shape. Not if it is not shown, and not as long as this one's end stands.
+    pub fn gives_way_to(&self, later: &Self, shape: &dyn Shape) -> bool {
+        let Some(shaped) = later.shaped(shape) else { return self.shaped(shape).is_none() };
+        let end = self.shaped(shape).and_then(|shaped| shaped.end.as_ref());
+        end.is_none_or(|end| shaped.end.is_some() || end.is_taken_back(self, later, shaped))
+    }
+}
+
+impl End {
+    /// Whether the end that `event` said is taken back by `later`, which is `shaped` so.
+    pub fn is_taken_back(&self, event: &Event, later: &Event, shaped: &Shaped) -> bool {
+        shaped.contradicts.contains(self.rule) && later.received >= event.received + self.latch
+    }
+}
+
 impl Shaped {
     /// JSON without a type or an end.
     pub fn plain(json: Arc<str>) -> Self {
@@ -94,6 +151,7 @@ impl Shaped {
             is_notice: false,
             key: None,
             end: None,
+            contradicts: Rules::default(),
             run: None,
             compressed: OnceLock::new(),
             frames: FrameCache::default(),

@@ -21,7 +21,7 @@ use super::client::{Peer, is_foreign};
 use super::problem::Problem;
 use super::publish::MayPublish;
 use crate::council::{Begun, Caller, Council, Inquiry, Question, Refusal, Viewer};
-use crate::event::{Channel, Filter};
+use crate::event::Channel;
 use crate::hub::{Resume, Stopped};
 use crate::session::Client;
 use crate::settings::StreamCouncil;
@@ -143,9 +143,7 @@ impl Wanted {
 
 /// Whether something was said in the run, wherever it is.
 async fn is_heard(app: &App, run: &str) -> Result<bool, Problem> {
-    let channel = Channel::new(&format!("council:{run}"))?;
-    let unheard = app.hub.unheard(&Arc::from([Filter::Exact(channel)])).await?;
-    Ok(unheard.is_empty())
+    Ok(app.hub.knows(Channel::new(&format!("council:{run}"))?).await?)
 }
 
 async fn wait_until_heard(app: &App, run: &str) -> Result<(), Problem> {

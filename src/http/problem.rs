@@ -1,12 +1,14 @@
 //! Failures outside streams: `application/problem+json` (RFC 9457). The one place that decides
 //! which failure has which status.
 
+use std::ops::Range;
+
 use axum::extract::rejection::{
     BytesRejection, PathRejection, QueryRejection, RawPathParamsRejection,
 };
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::council::Refusal;
 use crate::event::{ChannelError, PayloadError};
@@ -21,11 +23,13 @@ pub(super) struct Problem {
     detail: String,
     /// After how many seconds it may be worth trying again.
     retry_after: Option<u32>,
+    /// Further members, such as what was done all the same.
+    more: Map<String, Value>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_after: None }
+        Self { status, detail: detail.into(), retry_after: None, more: Map::new() }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -40,8 +44,11 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = json!({"type": "about:blank", "title": title, "status": self.status.as_u16(),
-            "detail": self.detail});
+        let mut body = json!({"type": "about:blank", "title": title,
+            "status": self.status.as_u16(), "detail": self.detail});
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.more);
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -92,7 +99,21 @@ impl From<Refusal> for Problem {
 
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
-        Self::unavailable(error.to_string())
+        let detail = error.to_string();
+        match error {
+            PublishError::Unavailable(_)
+            | PublishError::Unconfirmed(_)
+            | PublishError::Stopped(_) => Self::unavailable(detail),
+            PublishError::Refused { .. } => Self::new(StatusCode::FORBIDDEN, detail),
+            PublishError::Conflict { .. } => Self::new(StatusCode::CONFLICT, detail),
+            PublishError::Partly { published, total, cause } => {
+                let places = |range: Range<usize>| Value::from(range.collect::<Vec<_>>());
+                let mut problem = Self { detail, ..(*cause).into() };
+                problem.more.insert("published".to_owned(), places(0..published));
+                problem.more.insert("unpublished".to_owned(), places(published..total));
+                problem
+            }
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! `POST …/publish/{channel}` and `POST …/publish`: events from those who have no Redis at hand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
@@ -16,6 +17,7 @@ use subtle::ConstantTimeEq;
 use super::App;
 use super::problem::Problem;
 use crate::event::{Channel, Payload};
+use crate::settings::Unknown;
 use crate::source::Publication;
 
 #[derive(Debug, Deserialize)]
@@ -27,7 +29,7 @@ struct Item<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct One {
+pub(super) struct Once {
     id: Option<String>,
 }
 
@@ -37,22 +39,28 @@ const MOST_ID_BYTES: usize = 256;
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     channel: Result<Path<String>, PathRejection>,
-    one: Result<Query<One>, QueryRejection>,
+    once: Result<Query<Once>, QueryRejection>,
     MayPublish { key }: MayPublish,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let Path(channel) = channel?;
-    let id = one?.0.id.or(key);
+    let id = once?.0.id.or(key);
+    check_id(id.as_deref())?;
     let publication = read(&app, &channel, &body?, id)?;
     publish(&app, vec![publication]).await
 }
 
-/// The body is `[{"channel","data","id"?}]`. All or nothing is published.
+/// The body is `[{"channel","data","id"?}]`. All or nothing is published. `?id=` or
+/// `Idempotency-Key` is the id of the call: that of an event that has none of its own is this one
+/// with its place.
 pub(super) async fn many(
     State(app): State<Arc<App>>,
-    _: MayPublish,
+    once: Result<Query<Once>, QueryRejection>,
+    MayPublish { key }: MayPublish,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let call = once?.0.id.or(key);
+    check_id(call.as_deref())?;
     let body = body?;
     let items: Vec<Item<'_>> = serde_json::from_slice(&body).map_err(|error| {
         Problem::bad_request(format!("expected [{{\"channel\",\"data\",\"id\"?}}]: {error}"))
@@ -64,27 +72,50 @@ pub(super) async fn many(
             format!("at most {most} events in one call"),
         ));
     }
-    let publications = items
-        .into_iter()
-        .map(|item| read(&app, &item.channel, item.data.get().as_bytes(), item.id))
-        .collect::<Result<_, _>>()?;
+    let publication = |(place, item): (usize, Item<'_>)| {
+        check_id(item.id.as_deref())?;
+        let id = item.id.or_else(|| Some(format!("{}#{place}", call.as_deref()?)));
+        read(&app, &item.channel, item.data.get().as_bytes(), id)
+    };
+    let publications = items.into_iter().enumerate().map(publication).collect::<Result<_, _>>()?;
     publish(&app, publications).await
 }
 
 fn read(app: &App, channel: &str, data: &[u8], id: Option<String>) -> Result<Publication, Problem> {
+    if channel.starts_with('/') || channel.ends_with('/') {
+        let detail = format!("a channel has no slash at its beginning or its end: {channel:?}");
+        return Err(Problem::bad_request(detail));
+    }
     let channel = Channel::new(channel)?;
     let payload = Payload::parse(data, app.settings.events.max_bytes)?;
-    if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MOST_ID_BYTES) {
-        return Err(Problem::bad_request("an id has 1 to 256 bytes"));
-    }
+    let payload = app.inlet.read(&channel, payload).ok_or_else(|| {
+        Problem::bad_request(format!("the streams of {channel} show JSON objects only"))
+    })?;
     Ok(Publication { channel, payload, id })
 }
 
+fn check_id(id: Option<&str>) -> Result<(), Problem> {
+    if id.is_some_and(|id| id.is_empty() || id.len() > MOST_ID_BYTES) {
+        return Err(Problem::bad_request("an id has 1 to 256 bytes"));
+    }
+    Ok(())
+}
+
 async fn publish(app: &App, publications: Vec<Publication>) -> Result<Response, Problem> {
+    let channels: BTreeSet<_> = publications.iter().map(|p| p.channel.clone()).collect();
+    let declaring = |channel: &Channel| app.streams.iter().filter(|s| s.declares(channel)).count();
+    let unknown = channels.iter().find(|channel| declaring(channel) == 0);
+    if let (Unknown::Refuse, Some(channel)) = (app.settings.publish.unknown, unknown) {
+        let detail = format!("no stream declares {channel}; nothing was published");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    let streams: usize = channels.iter().map(declaring).sum();
     let total = publications.len();
+    app.publisher.ready().await;
     let known = app.publisher.publish(publications).await?;
     app.metrics.events_published_total.inc_by((total - known) as u64);
-    let mut answer = json!({"accepted": total});
+    let subscribers = app.hub.listeners(channels.into_iter().collect()).await?;
+    let mut answer = json!({"accepted": total, "streams": streams, "subscribers": subscribers});
     if let (true, Some(answer)) = (known > 0, answer.as_object_mut()) {
         answer.insert("duplicates".to_owned(), known.into());
     }
@@ -102,7 +133,9 @@ impl FromRequestParts<Arc<App>> for MayPublish {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         authorise(app, &parts.headers)?;
-        let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+        let key = parts.headers.get("idempotency-key").map(HeaderValue::to_str).transpose();
+        // One that was not honoured would have each repetition deliver everything again.
+        let key = key.map_err(|_| Problem::bad_request("Idempotency-Key: visible ASCII only"))?;
         Ok(Self { key: key.map(str::to_owned) })
     }
 }

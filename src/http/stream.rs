@@ -15,9 +15,11 @@ use super::client::Peer;
 use super::council::{self, Unwatchable, Wanted};
 use super::options::StreamOptions;
 use super::problem::Problem;
-use crate::event::{Filter, Shape, Variant};
-use crate::hub::{Arrival, Stopped};
-use crate::session::{Client, Connected, OutboxSettings, Outgoing, Plan, Session, Ticket, Windows};
+use crate::event::{Channel, Filter, Shape, Variant};
+use crate::hub::{Arrival, Covered, Stopped};
+use crate::session::{
+    Client, Connected, OutboxSettings, Outgoing, Plan, Session, Ticket, Windows, not_available,
+};
 use crate::settings::DeliveryClass;
 use crate::streams::{Declared, Pairs, Params, RequestError};
 use crate::wire::{Exit, Opening, Outlet, Sse, Wire, Writer};
@@ -199,11 +201,15 @@ async fn begin(
     let leaves = exit.as_ref().is_some_and(Exit::leads_to_socket);
     let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
 
-    listen(app, &filters, options.snapshot).await?;
+    let unreadable = match listen(app, &filters, options.snapshot).await? {
+        Ok(unreadable) => unreadable,
+        Err(refused) => return Ok(refuse(&door.stream, &not_available(&refused), &ticket)),
+    };
     let plan = Arc::clone(&face.plan);
     let session = Session::new(plan, ticket, Arc::clone(&filters), options.pace, outlet);
     let (subscriber, resume, snapshot) = (Box::new(session), options.resume, options.snapshot);
-    app.hub.arrive(Arrival { subscriber, filters, resume, snapshot }).await?;
+    let arrival = Arrival { subscriber, filters, resume, snapshot, unreadable };
+    app.hub.arrive(arrival).await?;
     match body.opening().await {
         Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),
         Opening::TurnedAway => Ok(come_back(&door.stream)),
@@ -220,25 +226,29 @@ async fn begin(
     }
 }
 
-/// Sees to it that the source listens, and that the last state of channels not heard yet is read.
-async fn listen(app: &App, filters: &Arc<[Filter]>, snapshot: bool) -> Result<(), Problem> {
+/// Sees to it that the source listens, and that the last state of channels is read of which a key may
+/// know more. Returns the channels whose state cannot be read, or the filters that the broker does not
+/// allow.
+async fn listen(
+    app: &App,
+    filters: &Arc<[Filter]>,
+    snapshot: bool,
+) -> Result<Result<Vec<Channel>, Vec<Filter>>, Stopped> {
     let listening = async {
-        let stands = |filter: &Filter| app.standing.iter().any(|pattern| pattern.covers(filter));
-        if !filters.iter().all(stands) {
-            app.hub.cover(filters).await?;
+        let Covered { unheard, refused } = app.hub.cover(filters).await?;
+        if !refused.is_empty() {
+            return Ok(Err(refused));
         }
-        let Some(states) = app.states.as_ref().filter(|_| snapshot) else { return Ok(()) };
-        let unheard = app.hub.unheard(filters).await?;
-        if !unheard.is_empty()
-            && let Err(error) = states.refresh(unheard).await
-        {
-            tracing::warn!(%error, "the last state of a channel could not be read");
-        }
-        Ok(())
+        let states = app.states.as_ref().filter(|_| snapshot && !unheard.is_empty());
+        let unreadable = match states {
+            Some(states) => states.refresh(unheard).await,
+            None => Vec::new(),
+        };
+        Ok(Ok(unreadable))
     };
-    // Over time, the stream begins with what is known; a gap is announced when the source is back.
-    timeout(SOURCE_PATIENCE, listening).await.unwrap_or(Ok::<(), Stopped>(()))?;
-    Ok(())
+    // Over time, the stream begins with what is known. What is read later comes as an event; a gap
+    // is announced when the source is back.
+    timeout(SOURCE_PATIENCE, listening).await.unwrap_or(Ok(Ok(Vec::new())))
 }
 
 fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
@@ -266,6 +276,7 @@ fn refuse(stream: &Declared, error: &str, ticket: &Ticket) -> Response {
         client: ticket.id().to_owned(),
         channels: Vec::new(),
         recovered: false,
+        unreadable: Vec::new(),
         position: None,
     };
     let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_owned())];

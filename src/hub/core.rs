@@ -6,20 +6,23 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::coverage::{Coverage, Lingering};
-use super::demand::Demand;
+use super::coverage::{Answered, Coverage, Covered, Lingering, Reply};
+use super::demand::{Demand, Ticket};
+use super::drops::Drops;
 use super::histories::Histories;
-use super::history::{HistoryBounds, Missed};
+use super::history::{HistoryBounds, Missed, in_order};
 use super::rule::ChannelRule;
 use super::snapshot::{SnapshotBounds, Snapshots};
 use super::subscriber::{Gap, GapReason, StartFrom, Subscriber};
 use super::topics::Topics;
-use crate::event::{Channel, ChannelPattern, Epoch, Event, Filter, Payload, Position};
+use crate::event::{
+    Channel, ChannelPattern, Epoch, Event, Filter, Origin, Payload, Position, moment,
+};
 
 /// How the hub is set up.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct HubSettings {
     pub linger: Lingering,
     /// What the source listens to at all times.
     pub standing: Vec<ChannelPattern>,
+    /// The age from which on a key may know better whether a channel has come to its end.
+    pub stale_after: Duration,
 }
 
 /// Someone arrives.
@@ -52,6 +57,9 @@ pub struct Arrival {
     pub resume: Resume,
     /// Whether they want the last events first.
     pub snapshot: bool,
+    /// The channels whose stored state could not be read, so that what is known last of them may
+    /// not be the last.
+    pub unreadable: Vec<Channel>,
 }
 
 impl fmt::Debug for Arrival {
@@ -76,6 +84,7 @@ pub(super) enum Delivery {
     Event(Arc<Event>),
     Join(Box<Join>),
     Gap { filters: Arc<[Filter]>, reason: GapReason, position: Position },
+    Refused(Arc<[Filter]>),
 }
 
 pub(super) struct Join {
@@ -83,6 +92,7 @@ pub(super) struct Join {
     pub(super) filters: Arc<[Filter]>,
     pub(super) position: Position,
     pub(super) from: StartFrom,
+    pub(super) unreadable: Vec<Channel>,
 }
 
 pub(super) struct Core {
@@ -91,6 +101,8 @@ pub(super) struct Core {
     history: Histories,
     snapshots: Snapshots,
     coverage: Coverage,
+    drops: Drops,
+    stale_after: Duration,
     /// How many subscribers of each shard listen to each filter.
     interest: Topics<Vec<u32>>,
     /// How many subscribers each shard has.
@@ -108,6 +120,8 @@ impl Core {
             history: Histories::new(settings.history, &settings.rules),
             snapshots: Snapshots::new(settings.snapshot, settings.rules),
             coverage: Coverage::new(settings.standing, settings.linger, demand),
+            drops: Drops::default(),
+            stale_after: settings.stale_after,
             interest: Topics::default(),
             load: vec![0; settings.shards.max(1)],
             subscriptions: 0,
@@ -116,20 +130,47 @@ impl Core {
     }
 
     /// Takes in an event: gives it its place, keeps it, and sends it to the shards that want it.
+    ///
+    /// What comes of a channel that is not heard from a known place on is left: something may be
+    /// missing before it, of which nobody has been told yet.
     pub(super) fn publish(&mut self, channel: Channel, payload: Payload) {
-        self.take_in(channel, payload, false);
+        if !self.coverage.hears(&channel) {
+            return;
+        }
+        let event = Event::new(channel, payload, self.next_position());
+        self.take_in(event);
     }
 
-    fn take_in(&mut self, channel: Channel, payload: Payload, stored: bool) {
+    /// Something of `channel` was not let in: whoever listens is told, at once or at the end of the
+    /// second if it was told of another a moment ago.
+    pub(super) fn dropped(&mut self, channel: Channel, now: Instant) {
+        // Whoever has been here and comes back is told too.
+        let concerns_somebody =
+            self.interest.matching(&channel).next().is_some() || self.history.holds(&channel);
+        if concerns_somebody && self.drops.is_due(&channel, now) {
+            self.tell_drop(channel);
+        }
+    }
+
+    fn tell_drop(&mut self, channel: Channel) {
+        let event = Event::dropped(channel, self.next_position());
+        self.take_in(event);
+    }
+
+    fn next_position(&mut self) -> Position {
         self.sequence += 1;
-        let mut event = Event::new(channel, payload, self.position());
-        event.stored = stored;
+        self.position()
+    }
+
+    fn take_in(&mut self, mut event: Event) {
         if let Some(previous) = self.snapshots.newest(&event.channel) {
             event.previous = Arc::downgrade(previous);
         }
         let event = Arc::new(event);
         self.history.push(&event);
-        self.snapshots.push(&event);
+        if event.origin != Origin::Dropped {
+            self.snapshots.push(&event);
+        }
         let mut wanted: SmallVec<[bool; 64]> = smallvec![false; self.load.len()];
         for counts in self.interest.matching(&event.channel) {
             wanted.iter_mut().zip(counts).for_each(|(wanted, count)| *wanted |= *count > 0);
@@ -139,45 +180,83 @@ impl Core {
         }
     }
 
-    /// Takes in what a key says about a channel, if it is news: workers publish first and set the
-    /// key after, so a channel that was heard since it is listened to is at least as new.
+    /// Takes in what a key says about a channel, if it is news.
     ///
     /// `again`: after a gap the last state is said again even if it is the one known before.
     pub(super) fn seed(&mut self, channel: Channel, payload: Payload, again: bool) {
-        let news = self.snapshots.newest(&channel).is_none_or(|last| {
-            !self.heard_since_covered(&channel, last) && (again || last.payload != payload)
-        });
-        if news {
-            self.take_in(channel, payload, true);
+        let mut event = Event::new(channel, payload, self.epoch.at(self.sequence + 1));
+        event.origin = Origin::Stored;
+        if self.is_news(&event, again) {
+            self.sequence += 1;
+            self.take_in(event);
         }
     }
 
+    /// Workers publish first and set the key after, so a channel that was heard since it is listened
+    /// to is at least as new. But for an end: a report of it may have been lost on its way, and then
+    /// nothing follows. One that is older than what was heard is that of a run before.
+    fn is_news(&self, stored: &Event, again: bool) -> bool {
+        let Some(last) = self.snapshots.newest(&stored.channel) else { return true };
+        if !self.heard_since_covered(&stored.channel, last) {
+            return again || last.payload != stored.payload;
+        }
+        self.may_have_ended(last, stored.received)
+            && self.snapshots.is_end(stored)
+            && !is_older(stored, last)
+    }
+
     /// The channels among `filters` about which a key may know more than the hub.
-    pub(super) fn unheard(&self, filters: &[Filter]) -> Vec<Channel> {
+    fn unheard(&self, filters: &[Filter]) -> Vec<Channel> {
+        let now = Instant::now();
         let unheard = filters.iter().filter_map(Filter::exact).filter(|channel| {
-            let last = self.snapshots.newest(channel);
-            !last.is_some_and(|last| self.heard_since_covered(channel, last))
+            self.snapshots.newest(channel).is_none_or(|last| {
+                !self.heard_since_covered(channel, last) || self.may_have_ended(last, now)
+            })
         });
         unheard.cloned().collect()
     }
 
+    /// Whether anything is known of `channel`.
+    pub(super) fn knows(&self, channel: &Channel) -> bool {
+        self.snapshots.newest(channel).is_some()
+    }
+
     fn heard_since_covered(&self, channel: &Channel, last: &Event) -> bool {
-        let since = self.coverage.since(&Filter::Exact(channel.clone()));
-        !last.stored && since.is_some_and(|since| last.position.sequence > since)
+        let since = self.coverage.channel_since(channel);
+        last.origin != Origin::Stored && since.is_some_and(|since| last.position.sequence > since)
+    }
+
+    /// Whether the channel of `last` has been silent for so long that its end may have been missed.
+    fn may_have_ended(&self, last: &Event, now: Instant) -> bool {
+        now - last.received >= self.stale_after && self.snapshots.may_end(&last.channel)
     }
 
     /// Asks the source for `filters`; `reply` is told when it listens to all of them, or at once
     /// while there is no source.
-    pub(super) fn cover(&mut self, filters: &[Filter], reply: oneshot::Sender<()>) {
-        self.coverage.want(filters, Instant::now(), Some(reply));
+    pub(super) fn cover(&mut self, filters: &Arc<[Filter]>, reply: Reply) {
+        let refused: Vec<_> =
+            filters.iter().filter(|filter| self.coverage.is_refused(filter)).cloned().collect();
+        if !refused.is_empty() {
+            // Whoever asked may have gone away; then nobody waits for the answer.
+            reply.send(Covered { refused, ..Covered::default() }).unwrap_or_default();
+            return;
+        }
+        let answered = self.coverage.want(filters, Instant::now(), reply);
+        self.answer(answered);
+    }
+
+    fn answer(&self, answered: impl IntoIterator<Item = Answered>) {
+        for Answered { filters, reply } in answered {
+            let covered = Covered { unheard: self.unheard(&filters), refused: Vec::new() };
+            reply.send(covered).unwrap_or_default();
+        }
     }
 
     /// Lets somebody in: interest, history and the start of live are one step.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { subscriber, filters, resume, snapshot } = arrival;
+        let Arrival { subscriber, filters, resume, snapshot, unreadable } = arrival;
         self.subscriptions += filters.len();
         let shard = (0..self.load.len()).min_by_key(|&shard| self.load.get(shard)).unwrap_or(0);
-        self.coverage.want(&filters, Instant::now(), None);
         for filter in &*filters {
             let counts = self.interest.entry(filter);
             counts.resize(self.load.len(), 0);
@@ -187,7 +266,7 @@ impl Core {
             self.coverage.occupy(filter);
         }
         let from = self.start_from(&filters, resume, snapshot);
-        let join = Join { subscriber, filters, position: self.position(), from };
+        let join = Join { subscriber, filters, position: self.position(), from, unreadable };
         if let (Some(load), Some(out)) = (self.load.get_mut(shard), self.out.get_mut(shard)) {
             *load += 1;
             out.push(Delivery::Join(Box::new(join)));
@@ -213,14 +292,18 @@ impl Core {
         StartFrom::Broken(gap, latest())
     }
 
-    /// The newest known event of each channel that a client at `sequence` has had, of the channels
-    /// it names: those are what can end a stream.
+    /// What is known last of each channel that a client at `sequence` has had, of the channels it
+    /// names: those are what can end a stream.
     fn had(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
         let exact: Vec<_> =
             filters.iter().filter(|filter| filter.exact().is_some()).cloned().collect();
         let mut had = self.history.at_or_before(sequence, &exact);
-        had.extend(self.snapshots.of(&exact));
+        for last in self.snapshots.of(&exact) {
+            had.extend(last.earlier);
+            had.push(last.event);
+        }
         had.retain(|event| event.position.sequence <= sequence);
+        in_order(&mut had);
         had
     }
 
@@ -242,32 +325,61 @@ impl Core {
         }
     }
 
-    /// The source listens to `filters` from here on; those who listened before may have missed
+    /// The source listens to these channels from here on; those who listened before may have missed
     /// something.
-    pub(super) fn live(&mut self, filters: &[Filter]) {
+    pub(super) fn live(&mut self, channels: &[(Channel, Ticket)]) {
         self.take_a_place();
-        let begun = self.coverage.begin(filters, self.sequence);
+        let (begun, answered) = self.coverage.begin(channels, self.sequence, Instant::now());
         self.announce(begun);
+        self.answer(answered);
     }
 
-    /// The source listens to all that stands and to `filters` from here on.
-    pub(super) fn connected(&mut self, filters: &[Filter]) {
+    /// The broker does not allow these channels: whoever listens to one of them hears nothing.
+    pub(super) fn refuse(&mut self, channels: &[(Channel, Ticket)]) {
+        let (occupied, answered) = self.coverage.refuse(channels);
+        for (Answered { reply, .. }, filter) in answered {
+            let covered = Covered { refused: vec![filter], ..Covered::default() };
+            reply.send(covered).unwrap_or_default();
+        }
+        self.turn_away(occupied);
+    }
+
+    fn turn_away(&mut self, filters: Vec<Filter>) {
+        let filters: Arc<[Filter]> = filters.into();
+        if !filters.is_empty() {
+            let all = self.out.iter_mut();
+            all.for_each(|out| out.push(Delivery::Refused(Arc::clone(&filters))));
+        }
+    }
+
+    /// The source is connected, and listens from here on to all that stands but `refused`.
+    pub(super) fn connected(&mut self, refused: &[ChannelPattern]) {
         self.take_a_place();
-        self.coverage.begin_standing(self.sequence);
-        let occupied = self.interest.iter().map(|(filter, _)| filter);
-        let mut begun: Vec<_> = occupied.filter(|filter| self.coverage.stands(filter)).collect();
-        begun.extend(self.coverage.begin(filters, self.sequence));
+        let changed = self.coverage.begin_standing(self.sequence, refused);
+        let occupied: Vec<_> = self.interest.iter().map(|(filter, _)| filter).collect();
+        let (begun, other): (Vec<_>, Vec<_>) =
+            occupied.into_iter().partition(|filter| self.coverage.stands(filter));
         self.announce(begun);
+        if changed {
+            for filter in &other {
+                self.coverage.occupy(filter);
+            }
+            let refused = other.into_iter().filter(|filter| self.coverage.is_refused(filter));
+            self.turn_away(refused.collect());
+        }
     }
 
     /// The source has lost its connection.
     pub(super) fn lost(&mut self) {
-        self.coverage.lost();
+        let answered = self.coverage.lost(Instant::now());
+        self.answer(answered);
     }
 
-    /// The channels that somebody listens to by name.
+    /// The channels that somebody listens to by name and that patterns hear.
     pub(super) fn subscribed(&self) -> Vec<Channel> {
-        self.interest.iter().filter_map(|(filter, _)| filter.exact().cloned()).collect()
+        let standing = self.interest.iter().map(|(filter, _)| filter);
+        let standing = standing.filter(|filter| self.coverage.stands(filter));
+        standing.filter_map(|filter| filter.exact().cloned()).collect()
     }
 
     /// What was not heard has a place of its own in the order, so that a position from before it
@@ -293,6 +405,9 @@ impl Core {
         self.history.expire(now);
         self.snapshots.expire(now);
         self.coverage.expire(now);
+        for channel in self.drops.due(now) {
+            self.tell_drop(channel);
+        }
     }
 
     /// What has come out for each shard since the last call.
@@ -303,6 +418,12 @@ impl Core {
 
     pub(super) fn position(&self) -> Position {
         self.epoch.at(self.sequence)
+    }
+
+    /// How many subscriptions hear `channel`.
+    pub(super) fn listeners(&self, channel: &Channel) -> usize {
+        let counts = self.interest.matching(channel).flatten();
+        counts.map(|count| usize::try_from(*count).unwrap_or(usize::MAX)).sum()
     }
 
     pub(super) fn subscribers(&self) -> usize {
@@ -324,4 +445,10 @@ impl Core {
     pub(super) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
+}
+
+/// Whether the stored report says that it was made before the one that was heard.
+fn is_older(stored: &Event, heard: &Event) -> bool {
+    let made = |event: &Event| event.payload.fields()?.get("timestamp").and_then(moment);
+    made(stored).zip(made(heard)).is_some_and(|(stored, heard)| stored < heard)
 }

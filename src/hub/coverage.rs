@@ -1,40 +1,57 @@
 //! From when on the node hears a channel completely: the ground on which a position is honoured.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::demand::Demand;
-use crate::event::{ChannelPattern, Filter};
+use super::demand::{Demand, Ticket};
+use crate::event::{Channel, ChannelPattern, Filter};
 
 pub(super) struct Coverage {
-    /// What the source listens to at all times.
-    standing: Vec<ChannelPattern>,
+    standing: Vec<Standing>,
     standing_since: Option<u64>,
-    /// What it listens to because somebody asked.
-    asked: HashMap<Filter, Asked>,
-    /// Filters that nobody occupies, in the order they were left.
-    idle: VecDeque<(Instant, Filter)>,
-    waiting: Vec<Waiting>,
-    linger: Duration,
-    /// Filters that are asked for and that nobody occupies, at most; the longest idle go first.
-    most_idle: usize,
+    /// What the source listens to because somebody asked.
+    asked: HashMap<Channel, Asked>,
+    /// Channels that nobody listens to or waits for, in the order they were left.
+    idle: VecDeque<(Instant, Channel)>,
+    waiting: HashMap<u64, Waiting>,
+    linger: Lingering,
     demand: Demand,
+    /// How often the source has been connected.
+    connections: u64,
     connected: bool,
+    /// The number of the last ticket, and of the last that waits.
+    last: u64,
 }
 
-#[derive(Default)]
+/// What the source listens to at all times.
+struct Standing {
+    pattern: ChannelPattern,
+    /// The broker does not allow it.
+    refused: bool,
+}
+
+/// Somebody listens to it, or waits for it, or it is idle.
 struct Asked {
+    ticket: Ticket,
     /// Everything after this sequence was heard.
     since: Option<u64>,
-    /// Whether the source listens now.
-    live: bool,
-    /// Whether somebody listens; if not, since when.
+    /// Since which connection of the source it is listened to; 0: never.
+    live_in: u64,
+    /// Whether somebody listens.
     occupied: bool,
+    /// Those that wait until it is listened to.
+    waiting: Vec<u64>,
+    /// Since when it is idle.
     left: Option<Instant>,
 }
+
+/// How long an idle channel is kept whatever their number: whoever has waited for it arrives in a
+/// moment.
+pub(super) const ARRIVING: Duration = Duration::from_secs(3);
 
 /// How long, and how many, channels are still listened to when nobody wants them any more.
 #[derive(Debug, Clone, Copy)]
@@ -45,29 +62,69 @@ pub struct Lingering {
     pub channels: usize,
 }
 
+/// Somebody who waits until the source listens.
 struct Waiting {
-    filters: Vec<Filter>,
-    reply: oneshot::Sender<()>,
+    filters: Arc<[Filter]>,
+    /// How many of them are not listened to yet.
+    missing: usize,
+    reply: Reply,
+}
+
+/// Who is told that the source listens, and what cannot be had.
+pub(super) type Reply = oneshot::Sender<Covered>;
+
+/// What has become of the wish that the source listens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Channels about which a key may know more than the hub.
+    pub unheard: Vec<Channel>,
+    /// What the broker does not allow.
+    pub refused: Vec<Filter>,
+}
+
+/// Somebody who no longer waits, because the source listens, cannot, or is away.
+pub(super) struct Answered {
+    pub(super) filters: Arc<[Filter]>,
+    pub(super) reply: Reply,
 }
 
 impl Coverage {
-    pub(super) fn new(standing: Vec<ChannelPattern>, lingering: Lingering, demand: Demand) -> Self {
+    pub(super) fn new(standing: Vec<ChannelPattern>, linger: Lingering, demand: Demand) -> Self {
+        let standing = standing.into_iter().map(|pattern| Standing { pattern, refused: false });
         Self {
-            standing,
+            standing: standing.collect(),
             standing_since: None,
             asked: HashMap::new(),
             idle: VecDeque::new(),
-            waiting: Vec::new(),
-            linger: lingering.time,
-            most_idle: lingering.channels,
+            waiting: HashMap::new(),
+            linger,
             demand,
+            connections: 0,
             connected: false,
+            last: 0,
         }
     }
 
     /// Whether a standing subscription hears everything of `filter`.
     pub(super) fn stands(&self, filter: &Filter) -> bool {
-        self.standing.iter().any(|pattern| pattern.covers(filter))
+        self.standing.iter().any(|standing| !standing.refused && standing.pattern.covers(filter))
+    }
+
+    /// Whether everything of `channel` is heard now.
+    pub(super) fn hears(&self, channel: &Channel) -> bool {
+        let is_live = |asked: &Asked| asked.live_in == self.connections;
+        self.is_matched(channel) || self.asked.get(channel).is_some_and(is_live)
+    }
+
+    /// Whether a standing subscription hears `channel`.
+    fn is_matched(&self, channel: &Channel) -> bool {
+        self.standing.iter().any(|standing| !standing.refused && standing.pattern.matches(channel))
+    }
+
+    /// Whether the source cannot listen to `filter`: to patterns that do not stand, that is. A
+    /// channel it may be allowed to listen to.
+    pub(super) fn is_refused(&self, filter: &Filter) -> bool {
+        filter.pattern().is_some() && !self.stands(filter)
     }
 
     /// The sequence after which everything of `filter` was heard, up to now or to the loss of the
@@ -76,7 +133,15 @@ impl Coverage {
         if self.stands(filter) {
             return self.standing_since;
         }
-        self.asked.get(filter).and_then(|asked| asked.since)
+        self.asked.get(filter.exact()?).and_then(|asked| asked.since)
+    }
+
+    /// The same of a channel.
+    pub(super) fn channel_since(&self, channel: &Channel) -> Option<u64> {
+        if self.is_matched(channel) {
+            return self.standing_since;
+        }
+        self.asked.get(channel).and_then(|asked| asked.since)
     }
 
     /// Whether everything of `filter` after `sequence` was heard.
@@ -84,47 +149,41 @@ impl Coverage {
         self.since(filter).is_some_and(|since| since <= sequence)
     }
 
-    /// Asks the source for what does not stand. `reply` is told when all of it is heard, or at
-    /// once while the source is away: nobody waits for a broker.
+    /// Asks the source for what does not stand. Nothing comes of it if the source is away: nobody
+    /// waits for a broker. Returned when there is nothing to wait for: `reply`.
     pub(super) fn want(
         &mut self,
-        filters: &[Filter],
+        filters: &Arc<[Filter]>,
         now: Instant,
-        reply: Option<oneshot::Sender<()>>,
-    ) {
-        let mut missing = Vec::new();
-        for filter in filters {
-            if self.stands(filter) {
-                continue;
-            }
-            let asked = self.asked.entry(filter.clone()).or_insert_with(|| {
-                self.demand.add(filter.clone());
-                Asked::default()
-            });
-            // Whoever asks now arrives in a moment: lingering starts anew.
-            if !asked.occupied && asked.left.is_none_or(|left| now - left > self.linger / 2) {
-                asked.left = Some(now);
-                self.idle.push_back((now, filter.clone()));
-            }
-            if !asked.live {
-                missing.push(filter.clone());
+        reply: Reply,
+    ) -> Option<Answered> {
+        let (number, connections, connected) = (self.number(), self.connections, self.connected);
+        let mut missing = 0;
+        for channel in filters.iter().filter_map(Filter::exact) {
+            let Some(asked) = self.ask(channel) else { continue };
+            if connected && asked.live_in < connections {
+                asked.waiting.push(number);
+                asked.left = None;
+                missing += 1;
+            } else {
+                self.rest(channel, now);
             }
         }
-        while self.idle.len() > self.most_idle {
-            self.let_go();
-        }
-        let Some(reply) = reply else { return };
-        if missing.is_empty() || !self.connected {
-            // Whoever asked may have gone away; then nobody waits for the answer.
-            reply.send(()).unwrap_or_default();
+        let filters = Arc::clone(filters);
+        let answered = if missing == 0 {
+            Some(Answered { filters, reply })
         } else {
-            self.waiting.push(Waiting { filters: missing, reply });
-        }
+            self.waiting.insert(number, Waiting { filters, missing, reply });
+            None
+        };
+        self.let_go_of_surplus(now);
+        answered
     }
 
     /// Somebody listens to `filter`.
     pub(super) fn occupy(&mut self, filter: &Filter) {
-        if let Some(asked) = self.asked.get_mut(filter) {
+        let Some(channel) = filter.exact() else { return };
+        if let Some(asked) = self.ask(channel) {
             asked.occupied = true;
             asked.left = None;
         }
@@ -132,66 +191,192 @@ impl Coverage {
 
     /// Nobody listens to `filter` any more.
     pub(super) fn vacate(&mut self, filter: &Filter, now: Instant) {
-        if let Some(asked) = self.asked.get_mut(filter) {
+        let Some(channel) = filter.exact() else { return };
+        if let Some(asked) = self.asked.get_mut(channel) {
             asked.occupied = false;
-            asked.left = Some(now);
-            self.idle.push_back((now, filter.clone()));
+            self.rest(channel, now);
+            self.let_go_of_surplus(now);
         }
     }
 
-    /// Lets go of filters that nobody has listened to for the time of lingering.
+    /// Lets go of channels that nobody has listened to for the time of lingering, and of those who
+    /// have gone away while they waited.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.idle.front().is_some_and(|(left, _)| now - *left >= self.linger) {
-            self.let_go();
-        }
-        self.waiting.retain(|waiting| !waiting.reply.is_closed());
-    }
-
-    /// The source listens to `filters` from `sequence` on. Returns those that somebody has been
-    /// listening to without being heard.
-    pub(super) fn begin(&mut self, filters: &[Filter], sequence: u64) -> Vec<Filter> {
-        let mut begun = Vec::new();
-        for filter in filters {
-            let Some(asked) = self.asked.get_mut(filter).filter(|asked| !asked.live) else {
-                continue;
-            };
-            asked.live = true;
-            asked.since = Some(sequence);
-            if asked.occupied {
-                begun.push(filter.clone());
+        let gone = self.waiting.extract_if(|_, waiting| waiting.reply.is_closed());
+        for (number, waiting) in gone.collect::<Vec<_>>() {
+            for channel in waiting.filters.iter().filter_map(Filter::exact) {
+                if let Some(asked) = self.asked.get_mut(channel) {
+                    asked.waiting.retain(|waiting| *waiting != number);
+                    self.rest(channel, now);
+                }
             }
         }
-        self.answer();
-        begun
+        while self.idle.front().is_some_and(|(left, _)| now - *left >= self.linger.time) {
+            self.let_go();
+        }
+        self.let_go_of_surplus(now);
     }
 
-    /// The source is connected and listens to all that stands from `sequence` on.
-    pub(super) fn begin_standing(&mut self, sequence: u64) {
+    /// The source listens to these channels from `sequence` on. Returns those that somebody has been
+    /// listening to without being heard, and those who need to wait no longer.
+    pub(super) fn begin(
+        &mut self,
+        channels: &[(Channel, Ticket)],
+        sequence: u64,
+        now: Instant,
+    ) -> (Vec<Filter>, Vec<Answered>) {
+        let (mut begun, mut answered) = (Vec::new(), Vec::new());
+        for (channel, ticket) in channels {
+            let connections = self.connections;
+            let asked = self.asked.get_mut(channel).filter(|asked| asked.ticket == *ticket);
+            let Some(asked) = asked.filter(|asked| asked.live_in < connections) else { continue };
+            asked.live_in = connections;
+            asked.since = Some(sequence);
+            if asked.occupied {
+                begun.push(Filter::Exact(channel.clone()));
+            }
+            let waiting = std::mem::take(&mut asked.waiting);
+            answered.extend(waiting.into_iter().filter_map(|number| self.one_less(number)));
+            self.rest(channel, now);
+        }
+        (begun, answered)
+    }
+
+    /// The broker does not allow these channels. Returns those that somebody listens to, and those
+    /// who need to wait no longer: nobody of them gets what it wants.
+    pub(super) fn refuse(
+        &mut self,
+        channels: &[(Channel, Ticket)],
+    ) -> (Vec<Filter>, Vec<(Answered, Filter)>) {
+        let (mut refused, mut answered) = (Vec::new(), Vec::new());
+        for (channel, ticket) in channels {
+            if self.asked.get(channel).is_none_or(|asked| asked.ticket != *ticket) {
+                continue;
+            }
+            let Some(asked) = self.asked.remove(channel) else { continue };
+            let filter = Filter::Exact(channel.clone());
+            for number in asked.waiting {
+                let Some(Waiting { filters, reply, .. }) = self.waiting.remove(&number) else {
+                    continue;
+                };
+                answered.push((Answered { filters, reply }, filter.clone()));
+            }
+            if asked.occupied {
+                refused.push(filter);
+            }
+        }
+        (refused, answered)
+    }
+
+    /// The source is connected and listens from `sequence` on to all that stands but `refused`.
+    /// Returns whether other patterns are refused than before.
+    pub(super) fn begin_standing(&mut self, sequence: u64, refused: &[ChannelPattern]) -> bool {
         self.connected = true;
+        self.connections += 1;
         self.standing_since = Some(sequence);
+        let mut changed = false;
+        for standing in &mut self.standing {
+            let is_refused = refused.contains(&standing.pattern);
+            changed |= is_refused != standing.refused;
+            standing.refused = is_refused;
+        }
+        if changed {
+            self.leave_to_patterns();
+        }
+        changed
     }
 
-    /// The source is away: nothing is heard.
-    pub(super) fn lost(&mut self) {
+    /// The source is away: nothing is heard. Returns those who waited for it.
+    pub(super) fn lost(&mut self, now: Instant) -> Vec<Answered> {
         self.connected = false;
-        self.asked.values_mut().for_each(|asked| asked.live = false);
-        self.waiting.clear();
+        let mut answered = Vec::new();
+        for (_, Waiting { filters, reply, .. }) in std::mem::take(&mut self.waiting) {
+            for channel in filters.iter().filter_map(Filter::exact) {
+                if let Some(asked) = self.asked.get_mut(channel) {
+                    asked.waiting.clear();
+                    self.rest(channel, now);
+                }
+            }
+            answered.push(Answered { filters, reply });
+        }
+        answered
     }
 
-    /// Lets go of what has been idle longest.
+    /// The demand for `channel`, new if there was none; `None` if a pattern hears it anyway.
+    fn ask(&mut self, channel: &Channel) -> Option<&mut Asked> {
+        if self.is_matched(channel) {
+            return None;
+        }
+        if !self.asked.contains_key(channel) {
+            let ticket = self.number();
+            self.demand.add(channel.clone(), ticket);
+            let asked = Asked {
+                ticket,
+                since: None,
+                live_in: 0,
+                occupied: false,
+                waiting: Vec::new(),
+                left: None,
+            };
+            self.asked.insert(channel.clone(), asked);
+        }
+        self.asked.get_mut(channel)
+    }
+
+    /// Has the channel be idle from now on, unless somebody listens to it or waits for it. That of one
+    /// that is idle already begins anew when half of its time has passed.
+    fn rest(&mut self, channel: &Channel, now: Instant) {
+        let Some(asked) = self.asked.get_mut(channel) else { return };
+        let is_fresh = asked.left.is_some_and(|left| now - left <= self.linger.time / 2);
+        if !asked.occupied && asked.waiting.is_empty() && !is_fresh {
+            asked.left = Some(now);
+            self.idle.push_back((now, channel.clone()));
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn one_less(&mut self, number: u64) -> Option<Answered> {
+        let waiting = self.waiting.get_mut(&number)?;
+        waiting.missing -= 1;
+        if waiting.missing > 0 {
+            return None;
+        }
+        let Waiting { filters, reply, .. } = self.waiting.remove(&number)?;
+        Some(Answered { filters, reply })
+    }
+
+    /// Of idle channels only so many are kept: the longest idle go first.
+    fn let_go_of_surplus(&mut self, now: Instant) {
+        while self.idle.len() > self.linger.channels
+            && self.idle.front().is_some_and(|(left, _)| now - *left >= ARRIVING)
+        {
+            self.let_go();
+        }
+    }
+
+    /// Lets go of what has been idle longest, if it still is.
     fn let_go(&mut self) {
-        let Some((left, filter)) = self.idle.pop_front() else { return };
-        if self.asked.get(&filter).is_some_and(|asked| asked.left == Some(left)) {
-            self.asked.remove(&filter);
-            self.demand.drop_filter(&filter);
+        let Some((left, channel)) = self.idle.pop_front() else { return };
+        if self.asked.get(&channel).is_some_and(|asked| asked.left == Some(left)) {
+            self.asked.remove(&channel);
+            self.demand.remove(channel);
         }
     }
 
-    fn answer(&mut self) {
-        let asked = &self.asked;
-        let heard = |filter: &Filter| asked.get(filter).is_none_or(|asked| asked.live);
-        for waiting in self.waiting.extract_if(.., |waiting| waiting.filters.iter().all(heard)) {
-            waiting.reply.send(()).unwrap_or_default();
-        }
+    /// Channels that patterns hear now need no subscription of their own.
+    fn leave_to_patterns(&mut self) {
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.retain(|channel, _| {
+            let is_matched = self.is_matched(channel);
+            if is_matched {
+                self.demand.remove(channel.clone());
+            }
+            !is_matched
+        });
+        self.asked = asked;
     }
 }

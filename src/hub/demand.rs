@@ -1,65 +1,42 @@
 //! What subscribers want that no standing subscription of the source covers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::event::Filter;
+use crate::event::Channel;
+
+/// Tells one demand for a channel from a later one for the same: what the source answers to a
+/// demand that has been withdrawn meanwhile is not taken for an answer to the next.
+pub type Ticket = u64;
 
 /// The wishes of the hub, read by the source. Clones share them.
 ///
-/// It holds each filter once, so it is never longer than the hub has topics. Only subscribing
-/// touches it, never an event.
+/// It holds the last change of each channel that the source has not taken yet, so it is never longer
+/// than the hub has topics. Only subscribing touches it, never an event.
 #[derive(Debug, Clone, Default)]
 pub struct Demand(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    changes: Mutex<HashMap<Channel, Option<Ticket>>>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    wanted: HashSet<Filter>,
-    /// What was added (`true`) or dropped since the source last looked.
-    changes: HashMap<Filter, bool>,
-}
-
-/// What to subscribe to and what to let go of.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Newly wanted.
-    pub added: Vec<Filter>,
-    /// No longer wanted.
-    pub dropped: Vec<Filter>,
-}
-
 impl Demand {
-    pub(super) fn add(&self, filter: Filter) {
-        let mut state = self.0.state.lock();
-        if state.wanted.insert(filter.clone()) {
-            state.changes.insert(filter, true);
-            self.0.changed.notify_one();
-        }
+    pub(super) fn add(&self, channel: Channel, ticket: Ticket) {
+        self.change(channel, Some(ticket));
     }
 
-    pub(super) fn drop_filter(&self, filter: &Filter) {
-        let mut state = self.0.state.lock();
-        if state.wanted.remove(filter) {
-            state.changes.insert(filter.clone(), false);
-            self.0.changed.notify_one();
-        }
+    pub(super) fn remove(&self, channel: Channel) {
+        self.change(channel, None);
     }
 
-    /// Everything wanted now, for a source that has just connected. Later [`Demand::changes`] are
-    /// relative to this.
-    pub fn all(&self) -> Vec<Filter> {
-        let mut state = self.0.state.lock();
-        state.changes.clear();
-        state.wanted.iter().cloned().collect()
+    fn change(&self, channel: Channel, wanted: Option<Ticket>) {
+        self.0.changes.lock().insert(channel, wanted);
+        self.0.changed.notify_one();
     }
 
     /// Resolves when there are changes to take.
@@ -67,13 +44,10 @@ impl Demand {
         self.0.changed.notified().await;
     }
 
-    /// What has changed since the last call of this or of [`Demand::all`].
-    pub fn changes(&self) -> Changes {
-        let mut changes = Changes::default();
-        for (filter, added) in self.0.state.lock().changes.drain() {
-            if added { &mut changes.added } else { &mut changes.dropped }.push(filter);
-        }
-        changes
+    /// What has changed since the last call: channels that are wanted, each with its ticket, and
+    /// those that no longer are.
+    pub fn changes(&self) -> HashMap<Channel, Option<Ticket>> {
+        std::mem::take(&mut self.0.changes.lock())
     }
 }
 
@@ -82,16 +56,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn changes_add_up() {
+    async fn of_each_channel_the_last_change_counts() {
         let demand = Demand::default();
-        let (a, b) = (Filter::parse("a").unwrap(), Filter::parse("b:*").unwrap());
-        demand.add(a.clone());
-        demand.add(b.clone());
-        demand.drop_filter(&a);
+        let (a, b) = (Channel::new("a").unwrap(), Channel::new("b").unwrap());
+        demand.add(a.clone(), 1);
+        demand.add(b.clone(), 2);
+        demand.remove(a.clone());
+        demand.remove(b.clone());
+        demand.add(b.clone(), 3);
         demand.changed().await;
-        let changes = demand.changes();
-        assert_eq!((changes.added, changes.dropped), (vec![b.clone()], vec![a]));
-        assert_eq!(demand.all(), [b]);
-        assert_eq!(demand.changes(), Changes::default());
+        assert_eq!(demand.changes(), HashMap::from([(a, None), (b, Some(3))]));
+        assert_eq!(demand.changes(), HashMap::new());
     }
 }

@@ -56,6 +56,11 @@ impl Histories {
         found.flat_map(|(history, filters)| history.at_or_before(sequence, &filters)).collect()
     }
 
+    /// Whether an event of `channel` is kept.
+    pub(super) fn holds(&self, channel: &Channel) -> bool {
+        self.all().any(|history| history.holds(channel))
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.all().map(History::bytes).sum()
     }
@@ -105,7 +110,7 @@ mod tests {
 
     fn rule(channels: &str, history: HistoryBounds) -> ChannelRule {
         let channels = ChannelPattern::new(channels).unwrap();
-        ChannelRule { channels, history: Some(history), key: None, text: None }
+        ChannelRule { channels, history: Some(history), key: None, text: None, shape: None }
     }
 
     fn missed(histories: &Histories, since: u64, filter: &str) -> Option<Vec<u64>> {

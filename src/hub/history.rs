@@ -122,6 +122,10 @@ impl History {
         found
     }
 
+    pub(super) fn holds(&self, channel: &Channel) -> bool {
+        self.rings.contains_key(channel)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

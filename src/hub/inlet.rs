@@ -2,22 +2,25 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::demand::Ticket;
+use super::rule::ObjectChannels;
 use super::{Command, Stopped};
-use crate::event::{Channel, Filter, Payload};
+use crate::event::{Channel, ChannelPattern, Payload};
 use crate::telemetry::Metrics;
 
 /// What is let in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct InletSettings {
     /// The largest payload, in bytes.
     pub max_event_bytes: usize,
+    /// Channels whose payloads have to be objects.
+    pub objects: ObjectChannels,
 }
 
 /// A source's way into the hub. Waits while the hub is busy; that is the back-pressure a broker
@@ -26,14 +29,25 @@ pub struct InletSettings {
 pub struct Inlet {
     hub: mpsc::Sender<Command>,
     source: &'static str,
-    settings: InletSettings,
+    settings: Arc<InletSettings>,
     received: IntCounter,
     metrics: Arc<Metrics>,
-    /// Channels whose bad payloads have been logged. Bounded by [`LOGGED`].
+    /// The beginnings of the names of channels whose bad payloads have been logged. Bounded by
+    /// [`LOGGED`].
     logged: Arc<Mutex<HashSet<String>>>,
-    connected: Arc<AtomicBool>,
+    listening: Arc<Mutex<Condition>>,
+    publishing: Arc<Mutex<Condition>>,
     /// How often the source has been connected.
     connections: Arc<watch::Sender<u64>>,
+}
+
+/// How a link of the source is doing.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// Since when it has been as it is.
+    pub since: SystemTime,
+    /// Why it is down; `None`: it is up.
+    pub fault: Option<Arc<str>>,
 }
 
 /// See [`Inlet::room`].
@@ -53,6 +67,50 @@ impl Room<'_> {
 
 /// Channels that are logged once each; beyond that, bad payloads are counted only.
 const LOGGED: usize = 1000;
+/// Bytes of a channel's name in the log: one that cannot be a name may be of any length.
+const LOGGED_BYTES: usize = 64;
+
+/// Why something was not let in. The name is its label in the metrics.
+enum Bad {
+    /// What it was published on is no channel.
+    Channel,
+    /// It is no payload, of a channel that may have listeners.
+    Payload(Channel),
+    /// It is no object.
+    NoObject(Channel),
+}
+
+impl Condition {
+    /// Not connected yet.
+    fn new() -> Self {
+        Self { since: SystemTime::now(), fault: Some("not connected yet".into()) }
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.fault.is_none()
+    }
+
+    fn change(&mut self, fault: Option<Arc<str>>) {
+        if self.fault.is_some() != fault.is_some() {
+            self.since = SystemTime::now();
+        }
+        self.fault = fault;
+    }
+}
+
+impl Bad {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Payload(_) => "payload",
+            Self::NoObject(_) => "not_object",
+        }
+    }
+}
+
+/// The labels of what is not let in.
+pub(crate) const DROP_REASONS: [&str; 3] = ["channel", "payload", "not_object"];
 
 impl Inlet {
     pub(super) fn new(
@@ -63,63 +121,115 @@ impl Inlet {
     ) -> Self {
         let received = metrics.events_received_total.with_label_values(&[source]);
         let metrics = Arc::clone(metrics);
-        metrics.source_up.with_label_values(&[source]).set(0);
+        for gauge in [&metrics.source_up, &metrics.publishing_up] {
+            gauge.with_label_values(&[source]).set(0);
+        }
         Self {
             hub,
             source,
-            settings,
+            settings: Arc::new(settings),
             received,
             metrics,
             logged: Arc::default(),
-            connected: Arc::default(),
+            listening: Arc::new(Mutex::new(Condition::new())),
+            publishing: Arc::new(Mutex::new(Condition::new())),
             connections: Arc::default(),
         }
     }
 
-    /// Takes in an event. What is not a channel name or not JSON is dropped, counted, and logged
-    /// once per channel.
-    pub async fn publish(&self, channel: &str, payload: &[u8]) -> Result<(), Stopped> {
+    /// Takes in an event. What is not a channel name, not JSON, or not what the streams of its
+    /// channel can show, is dropped, counted, and logged once per channel; whoever listens to the
+    /// channel is told.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn publish(&self, channel: &[u8], payload: &[u8]) -> Result<(), Stopped> {
         self.received.inc();
         match self.check(channel, payload) {
-            Some((channel, payload)) => self.send(Command::Publish(channel, payload)).await,
-            None => Ok(()),
+            Ok((channel, payload)) => self.send(Command::Publish(channel, payload)).await,
+            Err(Bad::Payload(channel) | Bad::NoObject(channel)) => {
+                self.send(Command::Dropped(channel)).await
+            }
+            Err(Bad::Channel) => Ok(()),
         }
     }
 
     /// Waits until the hub can take in events that were checked before.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
     pub async fn room(&self) -> Result<Room<'_>, Stopped> {
         let permit = self.hub.reserve().await.map_err(|_| Stopped)?;
         Ok(Room { permit, received: &self.received })
     }
 
-    /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also
-    /// if it is what was known before a gap.
-    pub async fn seed(&self, channel: Channel, payload: &[u8], again: bool) -> Result<(), Stopped> {
-        match self.check(channel.as_str(), payload) {
-            Some((channel, payload)) => self.send(Command::Seed { channel, payload, again }).await,
-            None => Ok(()),
-        }
+    /// The payload as the streams of `channel` read it; `None` if none of them can.
+    pub fn read(&self, channel: &Channel, payload: Payload) -> Option<Payload> {
+        self.settings.objects.read(channel, payload)
     }
 
-    /// The source is connected: it hears all that stands, and `filters`, from here on.
-    pub async fn connected(&self, filters: Vec<Filter>) -> Result<(), Stopped> {
-        self.metrics.source_up.with_label_values(&[self.source]).set(1);
-        self.connected.store(true, Ordering::Relaxed);
-        let told = self.send(Command::Connected(filters)).await;
+    /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also
+    /// if it is what was known before a gap. Returns whether it can be read at all.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn seed(
+        &self,
+        channel: &Channel,
+        payload: &[u8],
+        again: bool,
+    ) -> Result<bool, Stopped> {
+        let Ok((channel, payload)) = self.check(channel.as_str().as_bytes(), payload) else {
+            return Ok(false);
+        };
+        self.send(Command::Seed { channel, payload, again }).await?;
+        Ok(true)
+    }
+
+    /// The source is connected: it hears all that stands but `refused` from here on.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn connected(&self, refused: Vec<ChannelPattern>) -> Result<(), Stopped> {
+        self.change(&self.listening, &self.metrics.source_up, None);
+        let told = self.send(Command::Connected { refused }).await;
         self.connections.send_modify(|connections| *connections += 1);
         told
     }
 
-    /// The source hears `filters` from here on.
-    pub async fn live(&self, filters: Vec<Filter>) -> Result<(), Stopped> {
-        self.send(Command::Live(filters)).await
+    /// The source hears these channels from here on.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn live(&self, channels: Vec<(Channel, Ticket)>) -> Result<(), Stopped> {
+        self.send(Command::Live(channels)).await
+    }
+
+    /// The broker does not allow the source to hear these channels.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn refused(&self, channels: Vec<(Channel, Ticket)>) -> Result<(), Stopped> {
+        self.send(Command::Refused(channels)).await
     }
 
     /// The source has lost its connection and hears nothing.
-    pub async fn lost(&self) -> Result<(), Stopped> {
-        self.metrics.source_up.with_label_values(&[self.source]).set(0);
-        self.connected.store(false, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn lost(&self, fault: &str) -> Result<(), Stopped> {
+        self.change(&self.listening, &self.metrics.source_up, Some(fault));
         self.send(Command::Lost).await
+    }
+
+    /// What is published here goes out.
+    pub fn publishes(&self) {
+        self.change(&self.publishing, &self.metrics.publishing_up, None);
+    }
+
+    /// What is published here does not go out.
+    pub fn publishes_not(&self, fault: &str) {
+        self.change(&self.publishing, &self.metrics.publishing_up, Some(fault));
     }
 
     /// A probe came back through the source after `took`.
@@ -130,7 +240,17 @@ impl Inlet {
 
     /// Whether the source is connected.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        self.listening.lock().is_up()
+    }
+
+    /// How listening is doing.
+    pub fn listening(&self) -> Condition {
+        self.listening.lock().clone()
+    }
+
+    /// How publishing is doing.
+    pub fn publishing(&self) -> Condition {
+        self.publishing.lock().clone()
     }
 
     /// Changes each time the source is connected and heard again: what was published before may
@@ -139,28 +259,55 @@ impl Inlet {
         self.connections.subscribe()
     }
 
-    /// The channels that somebody listens to by name.
+    /// The channels that somebody listens to by name and that the source hears at all times.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
     pub async fn subscribed(&self) -> Result<Vec<Channel>, Stopped> {
         let (reply, channels) = oneshot::channel();
         self.send(Command::Subscribed(reply)).await?;
         channels.await.map_err(|_| Stopped)
     }
 
-    fn check(&self, channel: &str, payload: &[u8]) -> Option<(Channel, Payload)> {
-        let (reason, error) = match Channel::new(channel) {
-            Err(error) => ("channel", error.to_string()),
-            Ok(name) => match Payload::parse(payload, self.settings.max_event_bytes) {
-                Ok(payload) => return Some((name, payload)),
-                Err(error) => ("payload", error.to_string()),
+    /// The metrics of the gateway, for what a source counts itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn change(&self, condition: &Mutex<Condition>, gauge: &IntGaugeVec, fault: Option<&str>) {
+        gauge.with_label_values(&[self.source]).set(i64::from(fault.is_none()));
+        condition.lock().change(fault.map(Into::into));
+    }
+
+    fn check(&self, channel: &[u8], payload: &[u8]) -> Result<(Channel, Payload), Bad> {
+        let name = str::from_utf8(channel).map_err(|_| "its name is not UTF-8".to_owned());
+        let name = name.and_then(|name| Channel::new(name).map_err(|error| error.to_string()));
+        let (bad, error) = match name {
+            Err(error) => (Bad::Channel, error),
+            Ok(name) => match Payload::parse_leniently(payload, self.settings.max_event_bytes) {
+                Err(error) => (Bad::Payload(name), error.to_string()),
+                Ok((payload, repaired)) => {
+                    self.metrics.events_repaired_total.inc_by(u64::from(repaired));
+                    match self.read(&name, payload) {
+                        Some(payload) => return Ok((name, payload)),
+                        None => (Bad::NoObject(name), "the payload is not an object".to_owned()),
+                    }
+                }
             },
         };
-        self.metrics.events_dropped_total.with_label_values(&[reason]).inc();
+        self.metrics.events_dropped_total.with_label_values(&[bad.reason()]).inc();
+        self.log(channel, payload.len(), &error);
+        Err(bad)
+    }
+
+    fn log(&self, channel: &[u8], bytes: usize, error: &str) {
+        let beginning = channel.get(..LOGGED_BYTES).unwrap_or(channel);
+        let beginning = String::from_utf8_lossy(beginning).into_owned();
         let mut logged = self.logged.lock();
-        if logged.len() < LOGGED && logged.insert(channel.to_owned()) {
-            tracing::warn!(source = self.source, channel, bytes = payload.len(), %error,
+        if logged.len() < LOGGED && logged.insert(beginning.clone()) {
+            tracing::warn!(source = self.source, channel = beginning, bytes, %error,
                 "event dropped; further ones of this channel are only counted");
         }
-        None
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

@@ -11,9 +11,12 @@
 //! wait, never a client, because a shard does not wait for clients.
 
 mod budget;
+#[cfg(test)]
+pub(crate) mod by_hand;
 mod core;
 mod coverage;
 mod demand;
+mod drops;
 mod histories;
 mod history;
 mod inlet;
@@ -38,16 +41,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::core::{Arrival, HubSettings, Resume};
-pub use coverage::Lingering;
-pub use demand::{Changes, Demand};
+pub use coverage::{Covered, Lingering};
+pub use demand::{Demand, Ticket};
 pub use history::HistoryBounds;
-pub use inlet::{Inlet, InletSettings, Room};
-pub use rule::ChannelRule;
-pub use snapshot::SnapshotBounds;
+pub(crate) use inlet::DROP_REASONS;
+pub use inlet::{Condition, Inlet, InletSettings, Room};
+pub use rule::{ChannelRule, ObjectChannels};
+pub use snapshot::{Last, SnapshotBounds};
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
 use self::core::{Core, Delivery};
-use crate::event::{Channel, Filter, Payload};
+use crate::event::{Channel, ChannelPattern, Filter, Payload};
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 use budget::Budget;
@@ -79,13 +83,16 @@ pub struct Stopped;
 enum Command {
     Publish(Channel, Payload),
     PublishAll(Vec<(Channel, Payload)>),
+    Dropped(Channel),
     Seed { channel: Channel, payload: Payload, again: bool },
-    Connected(Vec<Filter>),
-    Live(Vec<Filter>),
+    Connected { refused: Vec<ChannelPattern> },
+    Live(Vec<(Channel, Ticket)>),
+    Refused(Vec<(Channel, Ticket)>),
     Lost,
     Subscribed(oneshot::Sender<Vec<Channel>>),
-    Cover(Arc<[Filter]>, oneshot::Sender<()>),
-    Unheard(Arc<[Filter]>, oneshot::Sender<Vec<Channel>>),
+    Cover(Arc<[Filter]>, oneshot::Sender<Covered>),
+    Knows(Channel, oneshot::Sender<bool>),
+    Listeners(Vec<Channel>, oneshot::Sender<usize>),
     Arrive(Box<Arrival>),
     Depart { shard: usize, filters: Arc<[Filter]> },
 }
@@ -126,20 +133,37 @@ impl Hub {
     }
 
     /// Sees to it that the source listens to `filters`, and waits until it does. Returns at once
-    /// while the source is away.
-    pub async fn cover(&self, filters: &Arc<[Filter]>) -> Result<(), Stopped> {
-        let (reply, covered) = oneshot::channel();
-        self.send(Command::Cover(Arc::clone(filters), reply)).await?;
-        // An answer that never comes means that the source was lost meanwhile.
-        covered.await.unwrap_or_default();
-        Ok(())
+    /// while the source is away, and when the broker does not allow some of them.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn cover(&self, filters: &Arc<[Filter]>) -> Result<Covered, Stopped> {
+        self.ask(|reply| Command::Cover(Arc::clone(filters), reply)).await
     }
 
-    /// The channels among `filters` about which nothing was heard since they are listened to.
-    pub async fn unheard(&self, filters: &Arc<[Filter]>) -> Result<Vec<Channel>, Stopped> {
-        let (reply, unheard) = oneshot::channel();
-        self.send(Command::Unheard(Arc::clone(filters), reply)).await?;
-        unheard.await.map_err(|_| Stopped)
+    /// Whether anything is known of `channel`.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn knows(&self, channel: Channel) -> Result<bool, Stopped> {
+        self.ask(|reply| Command::Knows(channel, reply)).await
+    }
+
+    /// How many subscriptions hear `channels`, all together.
+    ///
+    /// # Errors
+    /// When the hub has stopped.
+    pub async fn listeners(&self, channels: Vec<Channel>) -> Result<usize, Stopped> {
+        self.ask(|reply| Command::Listeners(channels, reply)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Lets somebody in. They are told where they start through [`Signal::Start`].
@@ -210,15 +234,19 @@ fn apply(core: &mut Core, command: Command) {
                 core.publish(channel, payload);
             }
         }
+        Command::Dropped(channel) => core.dropped(channel, Instant::now()),
         Command::Seed { channel, payload, again } => core.seed(channel, payload, again),
-        Command::Connected(filters) => core.connected(&filters),
-        Command::Live(filters) => core.live(&filters),
+        Command::Connected { refused } => core.connected(&refused),
+        Command::Live(channels) => core.live(&channels),
+        Command::Refused(channels) => core.refuse(&channels),
         Command::Lost => core.lost(),
         // Whoever asked may have gone away; then nobody waits for the answer.
         Command::Subscribed(reply) => reply.send(core.subscribed()).unwrap_or_default(),
         Command::Cover(filters, reply) => core.cover(&filters, reply),
-        Command::Unheard(filters, reply) => {
-            reply.send(core.unheard(&filters)).unwrap_or_default();
+        Command::Knows(channel, reply) => reply.send(core.knows(&channel)).unwrap_or_default(),
+        Command::Listeners(channels, reply) => {
+            let listeners = channels.iter().map(|channel| core.listeners(channel)).sum();
+            reply.send(listeners).unwrap_or_default();
         }
         Command::Arrive(arrival) => core.arrive(*arrival),
         Command::Depart { shard, filters } => core.depart(shard, &filters),

@@ -126,8 +126,10 @@ impl Shard {
                 Delivery::Event(event) => self.event(&event),
                 Delivery::Join(join) => self.join(*join),
                 Delivery::Gap { filters, reason, position } => {
-                    self.gap(&filters, |channels| Gap { channels, reason, position });
+                    let gap = |channels| Signal::Gap(Gap { channels, reason, position });
+                    self.tell(&filters, gap);
                 }
+                Delivery::Refused(filters) => self.tell(&filters, Signal::Refused),
             }
         }
     }
@@ -146,7 +148,7 @@ impl Shard {
     }
 
     fn join(&mut self, join: Join) {
-        let Join { subscriber, filters, position, from } = join;
+        let Join { subscriber, filters, position, from, unreadable } = join;
         let entry = Entry {
             subscriber,
             filters: Arc::clone(&filters),
@@ -161,11 +163,12 @@ impl Shard {
         for filter in &*filters {
             self.topics.entry(filter).push(key);
         }
-        let start = Start { position, from, waker: self.wakes.waker(key) };
+        let start = Start { position, from, unreadable, waker: self.wakes.waker(key) };
         self.signal(key, Signal::Start(Box::new(start)));
     }
 
-    fn gap(&mut self, filters: &[Filter], gap: impl Fn(Vec<Filter>) -> Gap) {
+    /// Tells everybody who listens to some of `filters` which ones.
+    fn tell<'a>(&mut self, filters: &[Filter], signal: impl Fn(Vec<Filter>) -> Signal<'a>) {
         let mut touched: HashMap<usize, Vec<Filter>> = HashMap::new();
         for filter in filters {
             for &mut key in self.topics.get_mut(filter).into_iter().flatten() {
@@ -173,7 +176,7 @@ impl Shard {
             }
         }
         for (key, channels) in touched {
-            self.signal(key, Signal::Gap(gap(channels)));
+            self.signal(key, signal(channels));
         }
     }
 

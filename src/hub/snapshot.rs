@@ -10,10 +10,9 @@ use hashlink::LinkedHashMap;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::history::in_order;
 use super::names::Names;
 use super::rule::ChannelRule;
-use crate::event::{Channel, Event, Fields, Filter, TextSoFar};
+use crate::event::{Channel, Event, Fields, Filter, Shape, TextSoFar};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +36,17 @@ pub(super) struct Snapshots {
 
 #[derive(Debug)]
 struct Latest {
+    rules: Applying,
     by_key: SmallVec<[Keyed; 1]>,
+}
+
+/// The rules that are for a channel, by number.
+#[derive(Debug, Default)]
+struct Applying {
+    /// The one that says how things are told apart.
+    special: Option<usize>,
+    /// Those of streams that do not tell every event as the last.
+    shapes: SmallVec<[usize; 2]>,
 }
 
 /// What is known last of one thing.
@@ -46,7 +55,29 @@ struct Keyed {
     key: Option<Box<str>>,
     /// Its last event that is no part of a text.
     event: Option<Arc<Event>>,
+    /// The earlier events that streams tell in its place, each with the number of their rule.
+    earlier: Vec<(usize, Arc<Event>)>,
     text: Option<Box<Text>>,
+}
+
+/// The last event of a channel, or of one thing of it.
+#[derive(Debug, Clone)]
+pub struct Last {
+    /// The last, whatever it is.
+    pub event: Arc<Event>,
+    /// Earlier ones that some streams tell in its place.
+    pub earlier: SmallVec<[Arc<Event>; 1]>,
+}
+
+impl Last {
+    /// What a stream of this shape tells of it; `None` if it shows none of it.
+    pub fn for_stream(&self, shape: &dyn Shape) -> Option<&Arc<Event>> {
+        let all = self.earlier.iter().chain([&self.event]);
+        let shown = |event: &&Arc<Event>| event.shaped(shape).is_some();
+        let told =
+            all.reduce(|told, later| if told.gives_way_to(later, shape) { later } else { told });
+        told.filter(shown)
+    }
 }
 
 /// A text, and the field its pieces are in.
@@ -75,16 +106,14 @@ impl Snapshots {
         if self.bounds.bytes == 0 {
             return;
         }
-        let rules = Arc::clone(&self.rules);
-        let special = |rule: &&ChannelRule| rule.tells_apart() && rule.is_for(&event.channel);
-        let rule = rules.iter().find(special);
         if let Some(latest) = self.channels.get_mut(&event.channel) {
-            let before = latest.take_in(event, rule);
+            let before = latest.take_in(event, &self.rules);
             self.bytes = self.bytes + before.added - before.gone;
             self.channels.to_back(&event.channel);
         } else {
-            let mut latest = Latest { by_key: SmallVec::new() };
-            self.bytes += latest.take_in(event, rule).added;
+            let rules = Applying::to(&event.channel, &self.rules);
+            let mut latest = Latest { rules, by_key: SmallVec::new() };
+            self.bytes += latest.take_in(event, &self.rules).added;
             self.names.insert(event.channel.clone());
             self.channels.insert(event.channel.clone(), latest);
         }
@@ -98,11 +127,30 @@ impl Snapshots {
         }
     }
 
-    /// The last events that `filters` let pass, oldest first.
-    pub(super) fn of(&self, filters: &[Filter]) -> Vec<Arc<Event>> {
+    /// Whether a stream of `channel` may end, and has not as far as is known.
+    pub(super) fn may_end(&self, channel: &Channel) -> bool {
+        let Some(latest) = self.channels.get(channel) else { return false };
+        let ends = |rule: &usize| {
+            let shape = self.rules.get(*rule).and_then(|rule| rule.shape.as_deref());
+            shape.is_some_and(|shape| {
+                latest.by_key.iter().any(|keyed| keyed.has_ended(*rule, shape))
+            })
+        };
+        !latest.rules.shapes.is_empty() && !latest.rules.shapes.iter().any(ends)
+    }
+
+    /// Whether a stream ends with `event`.
+    pub(super) fn is_end(&self, event: &Event) -> bool {
+        let shapes = self.rules.iter().filter(|rule| rule.is_for(&event.channel));
+        let mut shapes = shapes.filter_map(|rule| rule.shape.as_deref());
+        shapes.any(|shape| event.shaped(shape).is_some_and(|shaped| shaped.end.is_some()))
+    }
+
+    /// What is known last of the channels that `filters` let pass, oldest first.
+    pub(super) fn of(&self, filters: &[Filter]) -> Vec<Last> {
         let mut found = Vec::new();
         let mut take = |channel: &Channel| {
-            found.extend(self.channels.get(channel).into_iter().flat_map(Latest::events));
+            found.extend(self.channels.get(channel).into_iter().flat_map(Latest::last));
         };
         for filter in filters {
             match filter {
@@ -110,7 +158,8 @@ impl Snapshots {
                 Filter::Pattern(pattern) => self.names.matching(pattern).for_each(&mut take),
             }
         }
-        in_order(&mut found);
+        found.sort_by_key(|last| last.event.position.sequence);
+        found.dedup_by_key(|last| last.event.position.sequence);
         found
     }
 
@@ -136,9 +185,22 @@ struct Change {
     gone: usize,
 }
 
+impl Applying {
+    fn to(channel: &Channel, rules: &[ChannelRule]) -> Self {
+        let own = || rules.iter().enumerate().filter(|(_, rule)| rule.is_for(channel));
+        let numbers = |which: fn(&ChannelRule) -> bool| {
+            own().filter(move |(_, rule)| which(rule)).map(|(number, _)| number)
+        };
+        Self {
+            special: numbers(ChannelRule::tells_apart).next(),
+            shapes: numbers(|rule| rule.shape.is_some()).collect(),
+        }
+    }
+}
+
 impl Latest {
-    fn events(&self) -> impl Iterator<Item = Arc<Event>> {
-        self.by_key.iter().flat_map(Keyed::events)
+    fn last(&self) -> impl Iterator<Item = Last> {
+        self.by_key.iter().flat_map(Keyed::last)
     }
 
     fn weight(&self) -> usize {
@@ -150,43 +212,82 @@ impl Latest {
         newest.map_or(Duration::MAX, |received| now - received)
     }
 
-    fn take_in(&mut self, event: &Arc<Event>, rule: Option<&ChannelRule>) -> Change {
+    fn take_in(&mut self, event: &Arc<Event>, rules: &[ChannelRule]) -> Change {
+        let rule = self.rules.special.and_then(|rule| rules.get(rule));
         let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
         let key = rule.and_then(|rule| fields.get(rule.key.as_ref()?));
         let known =
-            |keyed: &&mut Keyed| keyed.key.as_deref() == key.map(serde_json::value::RawValue::get);
+            |keyed: &Keyed| keyed.key.as_deref() == key.map(serde_json::value::RawValue::get);
+        let (index, gone) = if let Some(index) = self.by_key.iter().position(known) {
+            (index, self.by_key.get(index).map_or(0, Keyed::weight))
+        } else {
+            let oldest = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
+            self.by_key.push(Keyed::new(key.map(|key| key.get().into())));
+            (self.by_key.len() - 1, oldest.map_or(0, |oldest| oldest.weight()))
+        };
+        let Some(keyed) = self.by_key.get_mut(index) else { return Change { added: 0, gone } };
         let text = rule.and_then(|rule| rule.text.as_deref());
-        if let Some(keyed) = self.by_key.iter_mut().find(known) {
-            let gone = keyed.weight();
-            keyed.take_in(event, &fields, text);
-            return Change { added: keyed.weight(), gone };
+        if !text.is_some_and(|field| keyed.take_piece(event, &fields, field)) {
+            let shapes = self.rules.shapes.iter();
+            let shapes =
+                shapes.filter_map(|&rule| Some((rule, rules.get(rule)?.shape.as_deref()?)));
+            keyed.take_in(event, shapes);
         }
-        let oldest = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
-        let mut keyed = Keyed { key: key.map(|key| key.get().into()), event: None, text: None };
-        keyed.take_in(event, &fields, text);
-        let change =
-            Change { added: keyed.weight(), gone: oldest.map_or(0, |oldest| oldest.weight()) };
-        self.by_key.push(keyed);
-        change
+        Change { added: keyed.weight(), gone }
     }
 }
 
 impl Keyed {
-    /// `text`: the field of pieces of a text.
-    fn take_in(&mut self, event: &Arc<Event>, fields: &Fields<'_>, text: Option<&str>) {
-        if let Some(field) = text {
-            let fresh = || Box::new(Text { field: field.to_owned(), so_far: TextSoFar::default() });
-            let text = self.text.get_or_insert_with(fresh);
-            if text.so_far.push(event, fields, field) {
-                return;
-            }
-        }
-        self.event = Some(Arc::clone(event));
+    fn new(key: Option<Box<str>>) -> Self {
+        Self { key, event: None, earlier: Vec::new(), text: None }
     }
 
-    fn events(&self) -> impl Iterator<Item = Arc<Event>> {
-        let text = self.text.iter().flat_map(|text| text.so_far.events(&text.field));
-        text.chain(self.event.clone())
+    /// Takes in a piece of a text, if the event is one: if `field` is a text.
+    fn take_piece(&mut self, event: &Arc<Event>, fields: &Fields<'_>, field: &str) -> bool {
+        let fresh = || Box::new(Text { field: field.to_owned(), so_far: TextSoFar::default() });
+        self.text.get_or_insert_with(fresh).so_far.push(event, fields, field)
+    }
+
+    /// `shapes`: those of streams that do not tell every event as the last, with their numbers.
+    fn take_in<'a>(
+        &mut self,
+        event: &Arc<Event>,
+        shapes: impl Iterator<Item = (usize, &'a dyn Shape)>,
+    ) {
+        let before = self.event.replace(Arc::clone(event));
+        let Some(before) = before else { return };
+        for (rule, shape) in shapes {
+            let known = self.earlier.iter().position(|(of, _)| *of == rule);
+            let told =
+                known.map_or_else(|| Arc::clone(&before), |at| self.earlier.swap_remove(at).1);
+            if !shape.decides(event) && !told.gives_way_to(event, shape) {
+                self.earlier.push((rule, told));
+            }
+        }
+        self.earlier.shrink_to_fit();
+    }
+
+    /// Whether it has come to its end on streams of the rule.
+    fn has_ended(&self, rule: usize, shape: &dyn Shape) -> bool {
+        let earlier = self.earlier.iter().find(|(of, _)| *of == rule).map(|(_, event)| event);
+        let told = earlier.or(self.event.as_ref());
+        told.and_then(|event| event.shaped(shape)).is_some_and(|shaped| shaped.end.is_some())
+    }
+
+    /// The earlier events, each once, oldest first.
+    fn earlier(&self) -> SmallVec<[Arc<Event>; 1]> {
+        let mut earlier: SmallVec<[Arc<Event>; 1]> =
+            self.earlier.iter().map(|(_, event)| Arc::clone(event)).collect();
+        earlier.sort_by_key(|event| event.position.sequence);
+        earlier.dedup_by_key(|event| event.position.sequence);
+        earlier
+    }
+
+    fn last(&self) -> impl Iterator<Item = Last> {
+        let alone = |event| Last { event, earlier: SmallVec::new() };
+        let text = self.text.iter().flat_map(|text| text.so_far.events(&text.field)).map(alone);
+        let last = self.event.clone().map(|event| Last { event, earlier: self.earlier() });
+        text.chain(last)
     }
 
     fn newest(&self) -> Option<&Arc<Event>> {
@@ -195,8 +296,9 @@ impl Keyed {
     }
 
     fn weight(&self) -> usize {
-        let event = self.event.as_ref().map_or(0, |event| event.weight());
-        event + self.text.as_ref().map_or(0, |text| text.so_far.weight())
+        let earlier = if self.earlier.is_empty() { SmallVec::new() } else { self.earlier() };
+        let events = self.event.iter().chain(&earlier).map(|event| event.weight()).sum::<usize>();
+        events + self.text.as_ref().map_or(0, |text| text.so_far.weight())
     }
 }
 
@@ -210,8 +312,8 @@ mod tests {
         Arc::new(Event::new(Channel::new(name).unwrap(), payload, Epoch::random().at(sequence)))
     }
 
-    fn sequences(events: &[Arc<Event>]) -> Vec<u64> {
-        events.iter().map(|event| event.position.sequence).collect()
+    fn sequences(last: &[Last]) -> Vec<u64> {
+        last.iter().map(|last| last.event.position.sequence).collect()
     }
 
     fn with_rule(channels: &str, key: Option<&str>, text: Option<&str>) -> Snapshots {
@@ -220,6 +322,7 @@ mod tests {
             history: None,
             key: key.map(str::to_owned),
             text: text.map(str::to_owned),
+            shape: None,
         };
         let bounds = SnapshotBounds { bytes: usize::MAX, age: Duration::MAX };
         Snapshots::new(bounds, Arc::from([rule]))
@@ -242,9 +345,9 @@ mod tests {
         }
         let told = snapshots.of(&[Filter::parse("run:1").unwrap()]);
         assert_eq!(sequences(&told), [1, 2, 4, 5, 7]);
-        let texts: Vec<_> = told.iter().map(|event| event.payload.as_str()).collect();
+        let texts: Vec<_> = told.iter().map(|last| last.event.payload.as_str()).collect();
         assert_eq!(texts[2..4], [r#"{"m":"b","t":"u"}"#, r#"{"m":"a","t":"x y"}"#]);
-        assert_eq!(snapshots.newest(&told[0].channel).unwrap().position.sequence, 7);
+        assert_eq!(snapshots.newest(&told[0].event.channel).unwrap().position.sequence, 7);
         while snapshots.forget_oldest() {}
         assert_eq!(snapshots.bytes(), 0);
     }

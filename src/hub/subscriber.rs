@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{Event, Filter, Position};
+use super::snapshot::Last;
+use crate::event::{Channel, Event, Filter, Position};
 
 /// Someone who listens, owned by one shard.
 ///
@@ -35,6 +36,8 @@ pub enum Signal<'a> {
     Event(&'a Arc<Event>),
     /// Some of its channels may have missed events.
     Gap(Gap),
+    /// The broker does not allow these of its channels: it has to end.
+    Refused(Vec<Filter>),
     /// Somebody has used [`Start::waker`].
     Woken,
     /// The time it asked for has come.
@@ -64,6 +67,8 @@ pub struct Start {
     pub position: Position,
     /// What it gets before the live events.
     pub from: StartFrom,
+    /// Its channels whose stored state could not be read.
+    pub unreadable: Vec<Channel>,
     /// Has it flushed: its client is gone, or reads again.
     pub waker: Waker,
 }
@@ -71,17 +76,17 @@ pub struct Start {
 /// See [`Start::from`].
 #[derive(Debug)]
 pub enum StartFrom {
-    /// The client gave no position: the last events, oldest first.
-    Snapshot(Vec<Arc<Event>>),
+    /// The client gave no position: what is known last, oldest first.
+    Snapshot(Vec<Last>),
     /// The client's position is honoured.
     Resumed {
         /// What it missed, in order.
         missed: Vec<Arc<Event>>,
-        /// The newest known event of each channel that it has had.
+        /// What it has had last of each channel, as far as is known, oldest first.
         had: Vec<Arc<Event>>,
     },
-    /// The client's position cannot be honoured: a gap, then the last events, oldest first.
-    Broken(Gap, Vec<Arc<Event>>),
+    /// The client's position cannot be honoured: a gap, then what is known last, oldest first.
+    Broken(Gap, Vec<Last>),
 }
 
 /// Some channels may have missed events.
@@ -104,12 +109,14 @@ pub enum GapReason {
     HistoryEvicted,
     /// The client's position is of another node, another run, or no position at all.
     UnknownPosition,
+    /// Something was published that could not be let in.
+    Dropped,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 3] =
-        [Self::SourceReconnected, Self::HistoryEvicted, Self::UnknownPosition];
+    pub const ALL: [Self; 4] =
+        [Self::SourceReconnected, Self::HistoryEvicted, Self::UnknownPosition, Self::Dropped];
 
     /// The name on the wire and in the metrics.
     pub fn as_str(self) -> &'static str {
@@ -117,6 +124,7 @@ impl GapReason {
             Self::SourceReconnected => "source_reconnected",
             Self::HistoryEvicted => "history_evicted",
             Self::UnknownPosition => "unknown_position",
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// Too much waited on the node, and most of it for this client; it may resume from its last id.
     Shed,
+    /// The broker does not allow a channel of the stream; the client was told.
+    Refused,
     /// The node stops; the client was told.
     ServerStopping,
     /// The node stopped before the client could be told.
@@ -21,12 +23,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Completed,
         Self::AlreadyOver,
         Self::ClientGone,
         Self::SlowConsumer,
         Self::Shed,
+        Self::Refused,
         Self::ServerStopping,
         Self::Aborted,
     ];
@@ -39,6 +42,7 @@ impl CloseReason {
             Self::ClientGone => "client_gone",
             Self::SlowConsumer => "slow_consumer",
             Self::Shed => "shed",
+            Self::Refused => "refused",
             Self::ServerStopping => "server_stopping",
             Self::Aborted => "aborted",
         }

@@ -38,8 +38,8 @@ pub use registry::{Registry, Ticket};
 pub use sink::{Passed, Sink};
 pub use windows::Windows;
 
-use crate::event::{End, Event, Filter, Outcome, Position};
-use crate::hub::{Flow, Gap, Signal, Start, StartFrom, Subscriber};
+use crate::event::{End, Event, Filter, Origin, Outcome, Position, Shaped};
+use crate::hub::{Flow, Gap, GapReason, Last, Signal, Start, StartFrom, Subscriber};
 use outward::Outward;
 use pacing::Paced;
 
@@ -107,11 +107,23 @@ impl<S: Sink> Session<S> {
 
     /// An event in the stream's shape, and the end of the stream if it says so.
     fn event(&mut self, event: &Arc<Event>, now: Instant) {
+        if event.origin == Origin::Dropped {
+            return self.dropped(event, now);
+        }
         let Some(shaped) = event.shaped(&*self.plan.shape) else { return };
         self.say(Outgoing::Event(Arc::clone(event)), now);
         match &shaped.end {
             Some(end) => self.end(end, event, now),
-            None => self.take_back(event, shaped.key.as_deref()),
+            None => self.take_back(event, shaped),
+        }
+    }
+
+    /// Something stood here that could not be let in.
+    fn dropped(&mut self, event: &Event, now: Instant) {
+        if self.plan.shape.shows(&event.channel) {
+            let channels = vec![Filter::Exact(event.channel.clone())];
+            let gap = Gap { channels, reason: GapReason::Dropped, position: event.position };
+            self.gap(&gap, true, now);
         }
     }
 
@@ -125,11 +137,13 @@ impl<S: Sink> Session<S> {
     }
 
     /// A later event of the same channel and key says that it goes on after all.
-    fn take_back(&mut self, event: &Event, key: Option<&str>) {
+    fn take_back(&mut self, event: &Event, shaped: &Shaped) {
         let shape = &*self.plan.shape;
         self.ending.take_if(|ending| {
             let ended = ending.event.shaped(shape).and_then(|shaped| shaped.key.as_deref());
-            ending.event.channel == event.channel && ended == key
+            ending.event.channel == event.channel
+                && ended == shaped.key.as_deref()
+                && ending.end.is_taken_back(&ending.event, event, shaped)
         });
     }
 
@@ -153,6 +167,12 @@ impl<S: Sink> Session<S> {
         let position = with_position.then_some(gap.position);
         let channels = gap.channels.iter().map(ToString::to_string).collect();
         self.say(Outgoing::Gap { channels, reason: gap.reason, position }, now);
+    }
+
+    /// Nothing will be heard of some of its channels.
+    fn refused(&mut self, filters: &[Filter], now: Instant) {
+        self.say(Outgoing::Error(not_available(filters)), now);
+        self.close(CloseReason::Refused, now);
     }
 
     fn say(&mut self, outgoing: Outgoing, now: Instant) {
@@ -262,6 +282,7 @@ impl<S: Sink> Subscriber for Session<S> {
             Signal::Start(start) => self.start(*start, now),
             Signal::Event(event) => self.event(event, now),
             Signal::Gap(gap) => self.gap(&gap, true, now),
+            Signal::Refused(filters) => self.refused(&filters, now),
             Signal::Stop { .. } => {}
         }
     }
@@ -289,6 +310,12 @@ impl<S: Sink> Subscriber for Session<S> {
         let keep_alive = self.last_said + self.silence;
         paced.into_iter().chain(ending).chain(patience).chain([keep_alive]).min()
     }
+}
+
+/// What clients are told of channels that the broker does not allow.
+pub fn not_available(filters: &[Filter]) -> String {
+    let names: Vec<_> = filters.iter().map(Filter::as_str).collect();
+    format!("Channel not available: {}", names.join(", "))
 }
 
 impl<S> Session<S> {

@@ -58,6 +58,8 @@ pub struct Connected {
     pub channels: Vec<String>,
     /// Whether the client's position was honoured.
     pub recovered: bool,
+    /// Channels whose stored state could not be read: their last state may be missing.
+    pub unreadable: Vec<String>,
     /// Where the client stands, if nothing has to be said first.
     pub position: Option<Position>,
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{CloseReason, Connected, Ending, Outgoing, Session, Sink, Start, StartFrom};
-use crate::event::{End, Event, Position};
+use super::{CloseReason, Connected, Ending, Last, Outgoing, Session, Sink, Start, StartFrom};
+use crate::event::{Channel, End, Event, Position};
 
 impl<S: Sink> Session<S> {
     pub(super) fn start(&mut self, start: Start, now: Instant) {
         self.sink.attach(start.waker);
         self.replay(true);
-        self.begin(start.from, start.position, now);
+        self.begin(start.from, (start.position, &start.unreadable), now);
         self.replay(false);
     }
 
@@ -26,15 +26,22 @@ impl<S: Sink> Session<S> {
         }
     }
 
-    fn begin(&mut self, from: StartFrom, position: Position, now: Instant) {
+    fn begin(
+        &mut self,
+        from: StartFrom,
+        (position, unreadable): (Position, &[Channel]),
+        now: Instant,
+    ) {
+        let connected = |recovered, position| (recovered, position, unreadable);
         match from {
             StartFrom::Resumed { missed, had } => {
+                let had = self.told_last(had);
                 if missed.is_empty() && self.is_over(&had, now) || self.was_over(&had) {
                     self.sink.already_over();
                     self.out.close(CloseReason::AlreadyOver);
                     return;
                 }
-                self.connected(true, missed.is_empty().then_some(position), now);
+                self.connected(connected(true, missed.is_empty().then_some(position)), now);
                 self.arm(&had);
                 for event in &missed {
                     if self.is_closing() {
@@ -44,24 +51,29 @@ impl<S: Sink> Session<S> {
                 }
             }
             StartFrom::Snapshot(latest) => {
-                let latest = self.for_this_stream(latest);
-                self.connected(false, latest.is_empty().then_some(position), now);
+                let latest = self.for_this_stream(&latest);
+                self.connected(connected(false, latest.is_empty().then_some(position)), now);
                 self.snapshot(&latest, position, now);
             }
             StartFrom::Broken(gap, latest) => {
-                let latest = self.for_this_stream(latest);
-                self.connected(false, None, now);
+                let latest = self.for_this_stream(&latest);
+                self.connected(connected(false, None), now);
                 self.gap(&gap, latest.is_empty(), now);
                 self.snapshot(&latest, position, now);
             }
         }
     }
 
-    fn connected(&mut self, recovered: bool, position: Option<Position>, now: Instant) {
+    fn connected(
+        &mut self,
+        (recovered, position, unreadable): (bool, Option<Position>, &[Channel]),
+        now: Instant,
+    ) {
         let connected = Connected {
             client: self.ticket.id().to_owned(),
             channels: self.filters.iter().map(ToString::to_string).collect(),
             recovered,
+            unreadable: unreadable.iter().map(ToString::to_string).collect(),
             position,
         };
         self.say(Outgoing::Connected(Box::new(connected)), now);
@@ -79,15 +91,20 @@ impl<S: Sink> Session<S> {
         }
     }
 
-    /// Those of `events` that the stream shows. A pattern may match more channels than can be
+    /// What the stream shows of what is known last. A pattern may match more channels than can be
     /// replayed: then the newest that take half of it.
-    fn for_this_stream(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
+    fn for_this_stream(&self, known: &[Last]) -> Vec<Arc<Event>> {
+        let shape = &*self.plan.shape;
+        let mut shown: Vec<_> =
+            known.iter().filter_map(|last| last.for_stream(shape)).cloned().collect();
+        shown.sort_by_key(|event| event.position.sequence);
         let mut room = self.plan.outbox.replay_bytes / 2;
-        let shown = events.into_iter().rev().filter(|e| e.shaped(&*self.plan.shape).is_some());
         let mut kept: Vec<_> = shown
+            .into_iter()
+            .rev()
             .enumerate()
             .take_while(|(index, event)| {
-                let json = event.shaped(&*self.plan.shape).map_or(0, |shaped| shaped.json.len());
+                let json = event.shaped(shape).map_or(0, |shaped| shaped.json.len());
                 let fits = room.checked_sub(json);
                 room = fits.unwrap_or_default();
                 *index == 0 || fits.is_some()
@@ -96,6 +113,23 @@ impl<S: Sink> Session<S> {
             .collect();
         kept.reverse();
         kept
+    }
+
+    /// Of `events`, which are in order, what the stream has told last of each channel and key.
+    fn told_last(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
+        let shape = &*self.plan.shape;
+        let key = |event: &Event| Some(event.shaped(shape)?.key.clone());
+        let mut told: Vec<Arc<Event>> = Vec::new();
+        for event in events {
+            let same =
+                |told: &&mut Arc<Event>| told.channel == event.channel && key(told) == key(&event);
+            match told.iter_mut().find(same) {
+                Some(told) if told.gives_way_to(&event, shape) => *told = event,
+                Some(_) => {}
+                None => told.push(event),
+            }
+        }
+        told
     }
 
     fn ends(&self, events: &[Arc<Event>]) -> Vec<(End, Arc<Event>)> {

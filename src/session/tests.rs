@@ -14,7 +14,8 @@ use crate::event::{Batch, Channel, Epoch, Payload, Shape, ShapeId, Shaped};
 use crate::settings::{DeliveryClass, Settings};
 use crate::telemetry::Metrics;
 
-/// Says everything as it is; `"end"` ends the stream, `"maybe"` unless taken back within a minute.
+/// Says everything as it is; `"end"` ends the stream, `"maybe"` unless a number takes it back within a
+/// minute.
 #[derive(Debug)]
 struct Plain;
 
@@ -30,7 +31,10 @@ impl Shape for Plain {
             "\"maybe\"" => Some(Duration::from_secs(60)),
             _ => None,
         };
-        shaped.end = grace.map(|grace| End { outcome: Outcome::Complete("{}".into()), grace });
+        let outcome = Outcome::Complete("{}".into());
+        shaped.end = grace.map(|grace| End { outcome, grace, latch: Duration::ZERO, rule: 0 });
+        let is_number = event.payload.as_str().starts_with(|c: char| c.is_ascii_digit());
+        shaped.contradicts = is_number.then_some(0).into_iter().collect();
         Some(shaped)
     }
 }

@@ -64,8 +64,9 @@ impl Settings {
         merge(&mut merged, environment::table(variables, &defaults));
 
         let mut faults = Vec::new();
-        let settings = collect(merged, &defaults, &mut faults);
-        if let Some(settings) = &settings {
+        let mut settings = collect(merged, &defaults, &mut faults);
+        if let Some(settings) = &mut settings {
+            faults.extend(settings.publish.read_key());
             faults.extend(settings.validate());
         }
         faults.sort();

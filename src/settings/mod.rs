@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use council::{
     CouncilSettings, Dialect, MemberSettings, PromptSettings, ScoreScale, Unwatched,
@@ -111,8 +111,13 @@ pub enum LogFormat {
 pub struct RedisSection {
     pub url: String,
     pub username: String,
+    #[serde(deserialize_with = "secret")]
     pub password: String,
+    pub password_file: PathBuf,
     pub ca_file: PathBuf,
+    pub client_cert: PathBuf,
+    pub client_key: PathBuf,
+    pub server_name: String,
     #[serde(with = "list")]
     pub patterns: Vec<String>,
     #[serde(with = "humantime_serde")]
@@ -154,6 +159,8 @@ pub struct SnapshotSettings {
     pub bytes: usize,
     #[serde(with = "humantime_serde")]
     pub age: Duration,
+    #[serde(with = "humantime_serde")]
+    pub reread_after: Duration,
 }
 
 /// `[outbox]`
@@ -180,11 +187,49 @@ pub struct CompressSettings {
 #[expect(missing_docs, reason = "documented in config/default.toml, which is the manual")]
 pub struct PublishSettings {
     pub enabled: bool,
+    #[serde(deserialize_with = "secret")]
     pub api_key: String,
+    pub api_key_file: PathBuf,
+    pub unknown: Unknown,
     pub max_events: usize,
     pub max_body_bytes: usize,
     #[serde(with = "humantime_serde")]
     pub idempotency_window: Duration,
+}
+
+/// What becomes of an event that is published on a channel which no stream declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// It is published.
+    Accept,
+    /// It is refused.
+    Refuse,
+}
+
+impl PublishSettings {
+    /// Takes the key from its file, if there is one. Returns what is wrong with that.
+    fn read_key(&mut self) -> Option<Fault> {
+        if self.api_key_file.as_os_str().is_empty() {
+            return None;
+        }
+        let fault = |message: &str| Some(Fault::new("publish.api_key_file", message));
+        if !self.api_key.is_empty() {
+            return fault("not together with publish.api_key");
+        }
+        let Ok(key) = std::fs::read_to_string(&self.api_key_file) else {
+            return fault("this file cannot be read as text");
+        };
+        key.trim_end_matches(['\r', '\n']).clone_into(&mut self.api_key);
+        if self.api_key.is_empty() { fault("this file is empty") } else { None }
+    }
+}
+
+/// A secret. Files and variables often end in a line break that is no part of it.
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let mut secret = String::deserialize(from)?;
+    secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
+    Ok(secret)
 }
 
 impl std::fmt::Debug for RedisSection {

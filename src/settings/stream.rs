@@ -58,6 +58,13 @@ pub enum ShapeName {
     Chunk,
 }
 
+impl ShapeName {
+    /// Whether it shows objects only.
+    pub fn is_of_objects(self) -> bool {
+        matches!(self, Self::JobProgress | Self::RenderProgress)
+    }
+}
+
 /// What happens to a client that lags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,6 +102,8 @@ pub struct EndSettings {
     pub channels: Vec<String>,
     #[serde(default, with = "humantime_serde")]
     pub grace: Duration,
+    #[serde(default, with = "humantime_serde")]
+    pub latch: Duration,
     #[serde(default)]
     pub data: BTreeMap<String, String>,
     pub error: Option<String>,

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::{
     DeliveryClass, Fault, LimitSettings, RedisSection, ServerSettings, Settings, StreamSettings,
 };
-use crate::event::{ChannelPattern, Filter};
+use crate::event::{ChannelPattern, Filter, Rules};
 
 /// Connections and streams that can be counted.
 const MOST_CONNECTIONS: usize = 100_000_000;
@@ -29,6 +31,7 @@ impl Settings {
         self.check_server(&mut faults);
         self.limits.check(&mut faults);
         self.check_redis(&mut faults);
+        self.check_publish(&mut faults);
         let positive = [
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams),
@@ -149,11 +152,8 @@ impl Settings {
 
     fn check_redis(&self, faults: &mut Vec<Fault>) {
         let redis = &self.redis;
-        if !redis.url.is_empty() && redis::parse_redis_url(&redis.url).is_none() {
-            // The URL may hold a password: it is not repeated.
-            let message = "not a URL such as redis://user:password@host:6379/0";
-            faults.push(Fault::new("redis.url", message));
-        }
+        redis.check_url(faults);
+        redis.check_files(faults);
         check_patterns("redis.patterns", &redis.patterns, faults);
         for (pattern, key) in &redis.snapshot_keys {
             let at = format!("redis.snapshot_keys.{pattern}");
@@ -166,9 +166,19 @@ impl Settings {
             let message = "must be above 0s and at most redis.backoff_most";
             faults.push(Fault::new("redis.backoff_least", message));
         }
-        check_file("redis.ca_file", &redis.ca_file, faults);
         if redis.timeout.is_zero() {
             faults.push(Fault::new("redis.timeout", "must be above 0s"));
+        }
+        check_time("snapshot.reread_after", self.snapshot.reread_after, faults);
+    }
+
+    /// The key goes into a header: what cannot stand there, no publisher can send.
+    fn check_publish(&self, faults: &mut Vec<Fault>) {
+        let key = &self.publish.api_key;
+        if !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || key.trim() != key {
+            let message =
+                "cannot be sent in a header: visible ASCII only, and no blank at its ends";
+            faults.push(Fault::new("publish.api_key", message));
         }
     }
 }
@@ -185,11 +195,10 @@ impl ServerSettings {
     }
 
     fn check_tls(&self, faults: &mut Vec<Fault>) {
-        let (cert, key) = (("server.tls_cert", &self.tls_cert), ("server.tls_key", &self.tls_key));
-        for ((at, file), (other, other_file)) in [(cert, key), (key, cert)] {
-            if file.as_os_str().is_empty() && !other_file.as_os_str().is_empty() {
-                faults.push(Fault::new(at, format!("needed beside {other}")));
-            }
+        let (cert, key) =
+            (("server.tls_cert", &*self.tls_cert), ("server.tls_key", &*self.tls_key));
+        check_pair(cert, key, faults);
+        for (at, file) in [cert, key] {
             check_file(at, file, faults);
         }
     }
@@ -215,6 +224,58 @@ impl LimitSettings {
 }
 
 impl RedisSection {
+    /// What the URL says has to be what is done. It may hold a password: it is not repeated.
+    fn check_url(&self, faults: &mut Vec<Fault>) {
+        let mut fault = |message: &str| faults.push(Fault::new("redis.url", message));
+        if self.url.is_empty() {
+            return;
+        }
+        let Some(url) = redis::parse_redis_url(&self.url) else {
+            return fault("not a URL such as redis://user:password@host:6379/0");
+        };
+        if url.fragment() == Some("insecure") {
+            fault("#insecure is not supported: a certificate can be trusted with redis.ca_file");
+        } else if url.fragment().is_some() {
+            fault("what stands behind # means nothing");
+        }
+        let is_socket = url.scheme().ends_with("unix");
+        let known = |name: &str| is_socket && matches!(name, "db" | "user" | "pass");
+        if url.query_pairs().any(|(name, _)| !known(&name)) {
+            fault("what stands behind ? means nothing here");
+        }
+        let database = url.path().trim_matches('/');
+        if !is_socket && !database.is_empty() && database.parse::<u32>().is_err() {
+            fault("the path is the number of a database, such as /0");
+        }
+        if !is_socket && url.host_str().is_none_or(str::is_empty) {
+            fault("there is no host in it");
+        }
+        let has_tls = matches!(url.scheme(), "rediss" | "valkeys");
+        let tls = [
+            ("redis.ca_file", !self.ca_file.as_os_str().is_empty()),
+            ("redis.client_cert", !self.client_cert.as_os_str().is_empty()),
+            ("redis.server_name", !self.server_name.is_empty()),
+        ];
+        for (key, _) in tls.into_iter().filter(|(_, is_set)| *is_set && !has_tls) {
+            faults.push(Fault::new(key, "needs a redis.url that begins with rediss://"));
+        }
+    }
+
+    fn check_files(&self, faults: &mut Vec<Fault>) {
+        check_certificates("redis.ca_file", &self.ca_file, faults);
+        check_certificates("redis.client_cert", &self.client_cert, faults);
+        check_file("redis.client_key", &self.client_key, faults);
+        check_file("redis.password_file", &self.password_file, faults);
+        check_pair(
+            ("redis.client_cert", &self.client_cert),
+            ("redis.client_key", &self.client_key),
+            faults,
+        );
+        if !self.password.is_empty() && !self.password_file.as_os_str().is_empty() {
+            faults.push(Fault::new("redis.password_file", "not together with redis.password"));
+        }
+    }
+
     /// What to listen to at all times.
     pub fn standing(&self) -> Vec<ChannelPattern> {
         let patterns = self.patterns.iter().filter_map(|pattern| ChannelPattern::new(pattern).ok());
@@ -256,6 +317,10 @@ impl StreamSettings {
         for template in &self.channels {
             self.check_template(&format!("{at}.channels"), template, faults);
         }
+        if self.end.len() > Rules::MAX {
+            let message = format!("at most {} rules", Rules::MAX);
+            faults.push(Fault::new(format!("{at}.end"), message));
+        }
         for end in &self.end {
             if end.error.is_some() && !end.data.is_empty() {
                 faults.push(Fault::new(format!("{at}.end"), "either `data` or `error`"));
@@ -265,6 +330,7 @@ impl StreamSettings {
             }
             check_patterns(&format!("{at}.end.channels"), &end.channels, faults);
             check_time(&format!("{at}.end.grace"), end.grace, faults);
+            check_time(&format!("{at}.end.latch"), end.latch, faults);
         }
     }
 
@@ -300,6 +366,24 @@ fn network(text: &str) -> Option<IpNet> {
 fn check_file(at: &str, file: &Path, faults: &mut Vec<Fault>) {
     if !file.as_os_str().is_empty() && !file.is_file() {
         faults.push(Fault::new(at, "there is no such file"));
+    }
+}
+
+/// Neither of two files is of use without the other.
+fn check_pair(one: (&str, &Path), two: (&str, &Path), faults: &mut Vec<Fault>) {
+    for ((at, file), (other, other_file)) in [(one, two), (two, one)] {
+        if file.as_os_str().is_empty() && !other_file.as_os_str().is_empty() {
+            faults.push(Fault::new(at, format!("needed beside {other}")));
+        }
+    }
+}
+
+/// A file that is named has to hold a certificate (PEM).
+fn check_certificates(at: &str, file: &Path, faults: &mut Vec<Fault>) {
+    check_file(at, file, faults);
+    let read = || CertificateDer::pem_file_iter(file).ok()?.next()?.ok();
+    if file.is_file() && read().is_none() {
+        faults.push(Fault::new(at, "there is no certificate (PEM) in the file"));
     }
 }
 

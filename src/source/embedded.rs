@@ -1,5 +1,7 @@
 //! The source without a broker: what is published here is delivered here.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Publication, PublishError, Publisher, Source, SourceError};
-use crate::event::ChannelPattern;
+use crate::event::{Channel, ChannelPattern};
 use crate::hub::{Demand, Inlet};
 
 /// Ids that are remembered, at most; then the oldest go first, before their window has passed.
@@ -24,8 +26,20 @@ pub struct Embedded {
 #[derive(Debug)]
 struct EmbeddedPublisher {
     inlet: Inlet,
-    published: Mutex<LinkedHashMap<String, Instant>>,
+    published: Mutex<LinkedHashMap<Id, Published>>,
     window: Duration,
+    /// Makes digests of payloads that nobody outside can foresee.
+    digests: RandomState,
+}
+
+/// The channel, and the id on it.
+type Id = (Channel, String);
+
+#[derive(Debug)]
+struct Published {
+    at: Instant,
+    /// Of the payload.
+    digest: u64,
 }
 
 impl Embedded {
@@ -34,8 +48,8 @@ impl Embedded {
 
     /// Delivers through `inlet`. An id is remembered for `window`.
     pub fn new(inlet: Inlet, window: Duration) -> Self {
-        let published = Mutex::default();
-        Self { publisher: Arc::new(EmbeddedPublisher { inlet, published, window }) }
+        let (published, digests) = (Mutex::default(), RandomState::new());
+        Self { publisher: Arc::new(EmbeddedPublisher { inlet, published, window, digests }) }
     }
 
     /// What it listens to at all times: everything.
@@ -48,6 +62,10 @@ impl Embedded {
 impl Source for Embedded {
     fn name(&self) -> &'static str {
         Self::NAME
+    }
+
+    fn address(&self) -> String {
+        "this process".to_owned()
     }
 
     fn standing(&self) -> Vec<ChannelPattern> {
@@ -70,7 +88,7 @@ impl Publisher for EmbeddedPublisher {
         let total = publications.len();
         // The room is there before an id is noted: what is noted is also delivered.
         let room = self.inlet.room().await?;
-        let news = self.news(publications);
+        let news = self.news(publications)?;
         let known = total - news.len();
         room.publish(news.into_iter().map(|news| (news.channel, news.payload)).collect());
         Ok(known)
@@ -78,24 +96,40 @@ impl Publisher for EmbeddedPublisher {
 }
 
 impl EmbeddedPublisher {
-    fn news(&self, mut publications: Vec<Publication>) -> Vec<Publication> {
+    /// Those of `publications` that were not published before, whose ids are noted.
+    fn news(&self, publications: Vec<Publication>) -> Result<Vec<Publication>, PublishError> {
         let now = Instant::now();
         let mut published = self.published.lock();
-        while published.front().is_some_and(|(_, at)| now - *at >= self.window) {
+        while published.front().is_some_and(|(_, known)| now - known.at >= self.window) {
             published.pop_front();
         }
-        publications.retain(|publication| {
-            let Some(id) = &publication.id else { return true };
-            let id = format!("{}:{id}", publication.channel);
-            let new = !published.contains_key(&id);
-            if new {
-                published.insert(id, now);
+        let mut claimed: HashMap<Id, u64> = HashMap::new();
+        let mut news = Vec::with_capacity(publications.len());
+        for publication in publications {
+            let Some(id) = &publication.id else {
+                news.push(publication);
+                continue;
+            };
+            let digest = self.digests.hash_one(publication.payload.as_str());
+            let id = (publication.channel.clone(), id.clone());
+            let before = published.get(&id).map(|known| known.digest);
+            match before.or_else(|| claimed.get(&id).copied()) {
+                Some(before) if before != digest => {
+                    return Err(PublishError::Conflict { id: id.1 });
+                }
+                Some(_) => {}
+                None => {
+                    claimed.insert(id, digest);
+                    news.push(publication);
+                }
             }
-            new
-        });
+        }
+        for (id, digest) in claimed {
+            published.insert(id, Published { at: now, digest });
+        }
         while published.len() > IDS {
             published.pop_front();
         }
-        publications
+        Ok(news)
     }
 }

@@ -9,10 +9,17 @@
 //! each is delivered once, in the broker's order.
 
 mod embedded;
-mod redis_link;
+mod redis_arrivals;
+mod redis_check;
+mod redis_connect;
 mod redis_publisher;
+mod redis_publishing;
 mod redis_pubsub;
+mod redis_reading;
+mod redis_settings;
 mod redis_states;
+mod redis_subscriptions;
+mod redis_tls;
 mod state_keys;
 mod supervisor;
 
@@ -21,7 +28,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use embedded::Embedded;
-pub use redis_pubsub::{RedisPubSub, RedisSettings};
+pub use redis_check::{ExamineError, Examined, examine};
+pub use redis_connect::RedisSettingsError;
+pub use redis_pubsub::RedisPubSub;
+pub use redis_settings::RedisSettings;
+pub use redis_tls::{RedisTls, RedisTlsError};
 pub use state_keys::StateKeys;
 pub use supervisor::{Backoff, supervise};
 
@@ -34,13 +45,26 @@ pub trait Source: Send + Sync {
     /// Its name in metrics and logs.
     fn name(&self) -> &'static str;
 
+    /// Where its events come from, for people; without secrets.
+    fn address(&self) -> String;
+
     /// What it listens to at all times. Other channels it listens to on demand, one by one; other
     /// patterns not at all.
     fn standing(&self) -> Vec<ChannelPattern>;
 
     /// Connects and hands every event to `inlet`, in order. Returns when the connection is lost;
     /// dropped when the gateway stops.
+    ///
+    /// # Errors
+    /// Why it has ended.
     async fn run(&self, inlet: &Inlet, demand: &Demand) -> Result<(), SourceError>;
+
+    /// Keeps up what is not the hearing of events, such as a way out of its own. Runs beside
+    /// [`Source::run`], for as long as the gateway.
+    async fn maintain(&self, inlet: &Inlet) {
+        inlet.publishes();
+        std::future::pending::<()>().await;
+    }
 
     /// The way out.
     fn publisher(&self) -> Arc<dyn Publisher>;
@@ -54,17 +78,25 @@ pub trait Source: Send + Sync {
 /// Where what is published through this gateway goes.
 #[async_trait]
 pub trait Publisher: Send + Sync {
+    /// Waits for a moment if there is no way out, but there was one a moment ago. For those whose
+    /// publications have no order among them: two that wait may overtake each other.
+    async fn ready(&self) {}
+
     /// Publishes all of `publications` or, on an error, none of them as far as is known. Those
     /// whose id was published before, within the window of the settings, are left out; their
     /// number is returned.
+    ///
+    /// # Errors
+    /// When nothing was published, or only some, or when that is not known.
     async fn publish(&self, publications: Vec<Publication>) -> Result<usize, PublishError>;
 }
 
 /// Reads the last state of channels from where workers keep it.
 #[async_trait]
 pub trait StoredStates: Send + Sync {
-    /// Reads the state of `channels` and hands to the hub what is news, before it returns.
-    async fn refresh(&self, channels: Vec<Channel>) -> Result<(), SourceError>;
+    /// Reads the state of `channels` and hands to the hub what is news, before it returns. Returns the
+    /// channels whose state cannot be read. The reading goes on when nobody waits for it any more.
+    async fn refresh(&self, channels: Vec<Channel>) -> Vec<Channel>;
 }
 
 /// Something to publish.
@@ -85,29 +117,88 @@ pub enum SourceError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The broker said no, or the connection broke.
-    #[error("{0}")]
+    #[error("{}", redis_connect::in_words(.0))]
     Redis(#[from] redis::RedisError),
+    /// There is no way to the broker.
+    #[error("{0}")]
+    Connect(std::io::Error),
+    /// The broker does not answer.
+    #[error("no answer in time")]
+    Silent,
     /// The connection was closed.
     #[error("the connection was closed")]
     Disconnected,
+    /// It speaks no RESP3.
+    #[error("this server does not speak RESP3: Redis 6 or later is needed")]
+    NoResp3,
+    /// It does not take what is published: a replica, for example.
+    #[error("{address} is no master but: {role}")]
+    NoMaster {
+        /// Where it is.
+        address: String,
+        /// What it says it is.
+        role: String,
+    },
+    /// A right is missing without which nothing works.
+    #[error("the user may not {right}: {error}")]
+    Right {
+        /// What the user may not do.
+        right: String,
+        /// What the broker says.
+        error: String,
+    },
+    /// The file with the password cannot be read.
+    #[error("redis.password_file: {0}")]
+    PasswordFile(String),
     /// The connection is up, but what is published does not arrive.
     #[error("the subscription is wedged: a probe did not come back")]
     Wedged,
+    /// What was published behind stored states does not arrive.
+    #[error("a fence did not come back: subscriptions and keys may be those of different servers")]
+    NoFence,
     /// Events came in faster than they could be taken; some are lost.
     #[error("events came in faster than they could be taken")]
     Overrun,
 }
 
-/// Why nothing was published.
+/// Why something was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The broker is away.
-    #[error("the event source is not connected; nothing was published")]
-    Unavailable,
+    /// The broker is away, or cannot publish for now.
+    #[error("{0}; nothing was published")]
+    Unavailable(String),
     /// The broker did not say yes; it may or may not have published.
     #[error("the event source did not confirm: {0}")]
     Unconfirmed(String),
+    /// The broker does not allow it.
+    #[error("{}: {message}; nothing was published", refused(.channel.as_ref()))]
+    Refused {
+        /// The channel, if it is known which.
+        channel: Option<Channel>,
+        /// What the broker says.
+        message: String,
+    },
+    /// Another payload was published under an id.
+    #[error("another payload was published under the id {id:?}; nothing was published")]
+    Conflict {
+        /// The id.
+        id: String,
+    },
+    /// The first were published, the others were not.
+    #[error("of {total} events the first {published} were published: {cause}")]
+    Partly {
+        /// How many were.
+        published: usize,
+        /// How many there are.
+        total: usize,
+        /// Why the others were not.
+        cause: Box<Self>,
+    },
     /// The gateway stops.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+fn refused(channel: Option<&Channel>) -> String {
+    channel.map_or_else(|| "refused".to_owned(), |channel| format!("channel {channel} refused"))
 }

@@ -1,176 +1,274 @@
 //! Redis Pub/Sub: patterns from the settings at all times, exact channels on demand, all
 //! subscriptions on one connection.
+//!
+//! ```text
+//! subscriptions ──► arrivals ──► run ──► Inlet          redis_arrivals, redis_subscriptions
+//! stored states ──► reading ───────────► Inlet          redis_states, redis_reading
+//! Publisher ──────► publishing link ──► Redis           redis_publisher, redis_publishing
+//! ```
+//!
+//! Each of the three has a connection of its own, which is made anew when it is lost. The loss of one
+//! costs the others nothing.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, TlsCertificates,
-    Value,
-};
+use redis::{AsyncConnectionConfig, PushInfo, Value, pipe};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::redis_link::{CurrentLink, Item, Link};
+use super::redis_arrivals::{self, Arrivals, Item};
+use super::redis_connect::{Connector, RedisSettingsError};
 use super::redis_publisher::RedisPublisher;
+use super::redis_publishing::Publishing;
+use super::redis_settings::RedisSettings;
 use super::redis_states::RedisStates;
-use super::{Publisher, Source, SourceError, StateKeys, StoredStates};
-use crate::event::{Channel, ChannelPattern, Epoch, Filter};
-use crate::hub::{Changes, Demand, Inlet};
-
-/// How to reach Redis and what to hear there.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://` or `rediss://`, with user, password and database.
-    pub url: String,
-    /// The ACL user, if it does not stand in the URL.
-    pub username: Option<String>,
-    /// The password, if it does not stand in the URL.
-    pub password: Option<String>,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca: Option<Vec<u8>>,
-    /// What to listen to at all times.
-    pub patterns: Vec<ChannelPattern>,
-    /// Which key holds the last state of which channel.
-    pub states: StateKeys,
-    /// For connecting, and for the answer to a command.
-    pub timeout: Duration,
-    /// How often to see whether what is published arrives; zero: never.
-    pub probe_interval: Duration,
-    /// How long the id of something published is remembered.
-    pub idempotency_window: Duration,
-}
+use super::redis_subscriptions::{Live, Step, Subscriptions};
+use super::{Publisher, Source, SourceError, StoredStates};
+use crate::event::{Channel, ChannelPattern, Epoch};
+use crate::hub::{Demand, Inlet};
+use crate::shutdown::Stop;
+use crate::telemetry::Flood;
 
 /// See the module.
 pub struct RedisPubSub {
-    client: Client,
-    settings: Arc<RedisSettings>,
-    link: CurrentLink,
-    /// The pattern as Redis writes it, and its place in the settings.
-    patterns: HashMap<String, usize>,
-    /// A channel nobody else uses.
-    probe: String,
+    connector: Arc<Connector>,
+    settings: RedisSettings,
+    stop: Stop,
+    subscriptions: Mutex<Subscriptions>,
+    states: RedisStates,
+    publishing: Publishing,
+    /// A channel nobody else uses: for probes, and for the fences of stored states.
+    own_channel: String,
+    refusals: Flood,
 }
 
-impl std::fmt::Debug for RedisPubSub {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without the client: its URL holds the password.
-        f.debug_struct("RedisPubSub").field("probe", &self.probe).finish_non_exhaustive()
+impl fmt::Debug for RedisPubSub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without what holds the password.
+        f.debug_struct("RedisPubSub").field("channel", &self.own_channel).finish_non_exhaustive()
     }
 }
 
-/// What the channels of probes start with, this gateway's and others'. They are no events.
-const PROBES: &str = "sluice:probe:";
+/// What the gateways' own channels start with, this one's and others'. What is said there is no event.
+const OWN_CHANNELS: &str = "sluice:probe:";
 
-type Operation = BoxFuture<'static, Result<Done, SourceError>>;
+/// The connection of the subscriptions, as long as it lasts.
+struct Link {
+    connection: MultiplexedConnection,
+    arrivals: Arrivals,
+    /// The patterns that Redis allows, as it writes them, in the order of the settings.
+    patterns: Vec<(String, ChannelPattern)>,
+    probes: Probes,
+    /// Ends what reads it.
+    _lasting: DropGuard,
+}
 
-/// Which operation is done.
-#[derive(PartialEq, Eq)]
+/// What finds a subscription that hangs on an open connection: the last that was published, and when.
+struct Probes(Mutex<(u64, Instant)>);
+
+/// A command that has been answered.
 enum Done {
-    /// One that follows the demand. They run one at a time, so that none overtakes another.
-    Follow,
-    Other,
+    Subscribed { refused: Vec<Channel> },
+    Unsubscribed(Vec<Channel>),
 }
 
 impl RedisPubSub {
     /// The name in metrics and logs.
     pub const NAME: &'static str = "redis";
 
-    /// Reads the settings; nothing is connected yet.
+    /// Reads the settings; nothing is connected yet. Tasks are started on `stop`.
     ///
     /// # Errors
     /// When the URL or the certificates cannot be read.
-    pub fn new(settings: RedisSettings) -> RedisResult<Self> {
-        let info = settings.url.as_str().into_connection_info()?;
-        let mut redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        if let Some(username) = &settings.username {
-            redis = redis.set_username(username);
-        }
-        if let Some(password) = &settings.password {
-            redis = redis.set_password(password);
-        }
-        let info = info.set_redis_settings(redis);
-        let client = match &settings.ca {
-            Some(ca) => {
-                let tls = TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) };
-                Client::build_with_tls(info, tls)?
-            }
-            None => Client::open(info)?,
-        };
-        let patterns = settings.patterns.iter().map(escaped).zip(0..).collect();
-        let probe = format!("{PROBES}{}", Epoch::random());
-        let link = CurrentLink::default();
-        Ok(Self { client, settings: Arc::new(settings), link, patterns, probe })
+    pub fn new(settings: RedisSettings, stop: &Stop) -> Result<Self, RedisSettingsError> {
+        let connector = Arc::new(Connector::new(&settings)?);
+        let own_channel = format!("{OWN_CHANNELS}{}", Epoch::random());
+        let RedisSettings { backoff, probe_interval, timeout, max_event_bytes, .. } = settings;
+        let states = RedisStates::new(
+            Arc::clone(&connector),
+            settings.states.clone(),
+            own_channel.clone(),
+            max_event_bytes,
+            (timeout, backoff),
+        );
+        Ok(Self {
+            publishing: Publishing::new(Arc::clone(&connector), backoff, probe_interval),
+            connector,
+            settings,
+            stop: stop.clone(),
+            subscriptions: Mutex::default(),
+            states,
+            own_channel,
+            refusals: Flood::default(),
+        })
     }
 
-    fn states(&self) -> RedisStates {
-        RedisStates { link: self.link.clone(), keys: self.settings.states.clone() }
+    /// Connects, and subscribes to our own channel and to the patterns. Returns the patterns that
+    /// Redis does not allow.
+    async fn open(&self) -> Result<(Link, Vec<ChannelPattern>), SourceError> {
+        let arrivals = Arrivals::default();
+        let (queue, own) = (arrivals.clone(), self.own_channel.clone());
+        let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+            queue.push(push, &own);
+            Ok::<(), ()>(())
+        });
+        let (connection, driver, server) = self.connector.connect(config).await?;
+        // A task of its own: Redis is read whatever the hub is doing.
+        let lasting = CancellationToken::new();
+        let until = lasting.clone();
+        self.stop.spawn(async move {
+            until.run_until_cancelled(driver).await;
+        });
+        let (patterns, probes) = (Vec::new(), Probes(Mutex::new((0, Instant::now()))));
+        let lasting = lasting.drop_guard();
+        let mut link = Link { connection, arrivals, patterns, probes, _lasting: lasting };
+        let refused = self.subscribe(&mut link).await?;
+        tracing::info!(source = Self::NAME, address = %self.connector, user = self.connector.user(),
+            role = server.role, version = server.version, "source connected");
+        Ok((link, refused))
     }
 
-    async fn subscribe(&self, link: &Link) -> Result<(), SourceError> {
-        let mut connection = link.connection.clone();
-        if !self.patterns.is_empty() {
-            let patterns: Vec<_> = self.patterns.keys().collect();
-            connection.psubscribe(patterns).await?;
+    async fn subscribe(&self, link: &mut Link) -> Result<Vec<ChannelPattern>, SourceError> {
+        let mut commands = pipe();
+        commands.cmd("SUBSCRIBE").arg(&self.own_channel);
+        commands.cmd("PUBLISH").arg(&self.own_channel).arg("");
+        for pattern in &self.settings.patterns {
+            commands.cmd("PSUBSCRIBE").arg(escaped(pattern));
         }
-        Ok(connection.subscribe(&self.probe).await?)
-    }
-
-    /// Hands on what has arrived. Returns whether it was our own probe.
-    async fn hand_on(&self, item: Item, inlet: &Inlet) -> Result<bool, SourceError> {
-        let PushInfo { kind, data } = match item {
-            Item::Push(push) => push,
-            Item::States { found, again, done } => {
-                for (channel, payload) in found {
-                    inlet.seed(channel, &payload, again).await?;
-                }
-                // Whoever asked may have gone away meanwhile.
-                done.send(()).unwrap_or_default();
-                return Ok(false);
+        let answers = link.connection.send_packed_commands(&commands, 0, commands.len()).await?;
+        let mut answers = answers.into_iter();
+        for command in ["subscribe to", "publish to"] {
+            if let Some(Value::ServerError(error)) = answers.next() {
+                let right = format!("{command} {OWN_CHANNELS}*");
+                return Err(SourceError::Right { right, error: error.to_string() });
             }
-        };
-        match (kind, data.as_slice()) {
-            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                if channel == self.probe.as_bytes() {
-                    return Ok(true);
-                }
-                inlet.publish(&String::from_utf8_lossy(channel), payload).await?;
-            }
-            (
-                PushKind::PMessage,
-                [
-                    Value::BulkString(pattern),
-                    Value::BulkString(channel),
-                    Value::BulkString(payload),
-                ],
-            ) => {
-                let channel = String::from_utf8_lossy(channel);
-                if !channel.starts_with(PROBES) && self.first_to_match(pattern, &channel) {
-                    inlet.publish(&channel, payload).await?;
-                }
-            }
-            (PushKind::Subscribe, [Value::BulkString(channel), ..]) => {
-                if let Ok(channel) = Channel::new(&String::from_utf8_lossy(channel)) {
-                    inlet.live(vec![Filter::Exact(channel)]).await?;
-                }
-            }
-            (PushKind::Disconnection, _) => return Err(SourceError::Disconnected),
-            _ => {}
         }
-        Ok(false)
+        let mut refused = Vec::new();
+        for (pattern, answer) in self.settings.patterns.iter().zip(answers) {
+            match answer {
+                Value::ServerError(error) if error.code() == "NOPERM" => {
+                    tracing::warn!(%pattern, %error, "pattern refused by Redis");
+                    refused.push(pattern.clone());
+                }
+                Value::ServerError(error) => return Err(redis::RedisError::from(error).into()),
+                _ => link.patterns.push((escaped(pattern), pattern.clone())),
+            }
+        }
+        Ok(refused)
     }
 
-    /// Redis delivers a message once per pattern that matches; only the first counts.
-    fn first_to_match(&self, pattern: &[u8], channel: &str) -> bool {
-        let Ok(channel) = Channel::new(channel) else { return true };
-        let first = self.settings.patterns.iter().position(|known| known.matches(&channel));
-        let this = str::from_utf8(pattern).ok().and_then(|pattern| self.patterns.get(pattern));
-        first.as_ref() == this
+    /// Hands on what has arrived.
+    async fn hand_on(&self, item: Item, link: &Link, inlet: &Inlet) -> Result<(), SourceError> {
+        match item {
+            Item::Message { channel, payload } if channel == self.own_channel.as_bytes() => {
+                let number = redis_arrivals::probe_number(&payload);
+                if let Some(took) = number.and_then(|number| link.probes.took(number)) {
+                    inlet.probed(took);
+                }
+                self.states.arrived(&payload);
+            }
+            // A pattern that has been allowed again hears it too.
+            Item::Message { channel, payload } => {
+                if link.first_pattern(&channel).is_none() {
+                    inlet.publish(&channel, &payload).await?;
+                }
+            }
+            Item::Matched { pattern, channel, payload } => {
+                let first = link.first_pattern(&channel);
+                if !channel.starts_with(OWN_CHANNELS.as_bytes())
+                    && first.is_none_or(|p| p == pattern)
+                {
+                    inlet.publish(&channel, &payload).await?;
+                }
+            }
+            Item::Subscribed(channels) => {
+                let live = self.subscriptions.lock().subscribed(channels);
+                self.tell_live(live, inlet).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_live(&self, live: Vec<Live>, inlet: &Inlet) -> Result<(), SourceError> {
+        if live.is_empty() {
+            return Ok(());
+        }
+        let again = live.iter().filter(|live| live.again).map(|live| live.channel.clone());
+        let again: Vec<_> = again.collect();
+        let channels = live.iter().map(|live| live.channel.clone()).collect();
+        let live = live.into_iter().map(|Live { channel, ticket, .. }| (channel, ticket));
+        inlet.live(live.collect()).await?;
+        self.states.look(&again, true);
+        self.states.look_later(channels);
+        Ok(())
+    }
+
+    async fn tell_refused(&self, channels: Vec<Channel>, inlet: &Inlet) -> Result<(), SourceError> {
+        for channel in &channels {
+            if let Some(count) = self.refusals.count() {
+                tracing::warn!(%channel, count, "channels refused by Redis");
+            }
+        }
+        count_refusals(inlet, "channel", channels.len());
+        let refused = self.subscriptions.lock().refused(channels);
+        Ok(inlet.refused(refused).await?)
+    }
+
+    /// The next command, if there is one to send.
+    fn next_command(
+        &self,
+        link: &Link,
+    ) -> Option<impl Future<Output = Result<Done, SourceError>> + Send + use<>> {
+        let step = self.subscriptions.lock().next()?;
+        let connection = link.connection.clone();
+        Some(async move {
+            match step {
+                Step::Subscribe(channels) => subscribe(connection, channels).await,
+                Step::Unsubscribe(channels) => unsubscribe(connection, channels).await,
+            }
+        })
+    }
+
+    /// Publishes a probe now and then, and looks whether the one before has come back, and whether
+    /// Redis is still the one that is written to. Returns when that is not so.
+    async fn watch(&self, link: &Link) -> SourceError {
+        let every = self.settings.probe_interval;
+        if every.is_zero() {
+            return std::future::pending().await;
+        }
+        let mut tick = interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if link.arrivals.last_probe() < link.probes.last() {
+                return SourceError::Wedged;
+            }
+            let mut own = link.connection.clone();
+            if let Err(error) = self.connector.master(&mut own).await {
+                return error;
+            }
+            let mut probe = redis::cmd("PUBLISH");
+            probe.arg(&self.own_channel).arg(redis_arrivals::probe(link.probes.next()));
+            // On the way of what is published: that may lead to another server by now.
+            let publishing = self.publishing.connection();
+            let mut sent = publishing.is_some();
+            if let Some(mut publishing) = publishing
+                && let Err(error) = probe.query_async::<()>(&mut publishing).await
+            {
+                self.publishing.report(&error);
+                sent = false;
+            }
+            if !sent && let Err(error) = probe.query_async::<()>(&mut own).await {
+                return error.into();
+            }
+        }
     }
 }
 
@@ -180,114 +278,151 @@ impl Source for RedisPubSub {
         Self::NAME
     }
 
+    fn address(&self) -> String {
+        self.connector.to_string()
+    }
+
     fn standing(&self) -> Vec<ChannelPattern> {
         self.settings.patterns.clone()
     }
 
-    /// Arms: what arrives; what is wanted; operations under way; the probe.
+    /// Arms: what arrives; what is wanted; a command that is answered; the watch.
     async fn run(&self, inlet: &Inlet, demand: &Demand) -> Result<(), SourceError> {
-        let (link, mut arrivals) = Link::open(&self.client, &self.settings).await?;
-        self.subscribe(&link).await?;
-        let demanded = listen(link.connection.clone(), demand.all()).await?;
-        let _current = self.link.hold(link.clone());
-        inlet.connected(demanded).await?;
-        tracing::info!(source = Self::NAME, "source connected");
+        self.subscriptions.lock().lost();
+        let (link, refused) = self.open().await?;
+        count_refusals(inlet, "pattern", refused.len());
+        inlet.connected(refused).await?;
+        self.publishing.hurry();
+        self.states.begin();
+        let _ended = StatesGuard(&self.states);
+        let standing = inlet.subscribed().await?;
+        self.states.look(&standing, true);
+        self.states.look_later(standing);
 
-        let states = self.states();
-        let listened = inlet.subscribed().await?;
-        let mut operations = FuturesUnordered::<Operation>::new();
-        operations.push(other(states.clone().look(listened.clone(), true)));
-        operations.push(other(states.clone().look_later(listened)));
-
-        let probing = !self.settings.probe_interval.is_zero();
-        let mut probe = interval(self.settings.probe_interval.max(Duration::from_millis(1)));
-        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut probe_sent: Option<Instant> = None;
-        let mut following = false;
+        let watch = self.watch(&link);
+        // One at a time, so that none overtakes another.
+        let mut command = FuturesUnordered::new();
+        tokio::pin!(watch);
         loop {
-            tokio::select! {
-                item = arrivals.next() => {
-                    if self.hand_on(item?, inlet).await? && let Some(sent) = probe_sent.take() {
-                        inlet.probed(sent.elapsed());
-                    }
-                }
-                () = demand.changed(), if !following => {
-                    following = true;
-                    let changes = demand.changes();
-                    let added = changes.added.iter().filter_map(Filter::exact).cloned().collect();
-                    operations.push(other(states.clone().look_later(added)));
-                    operations.push(Box::pin(follow(link.connection.clone(), changes)));
-                }
-                Some(done) = operations.next() => following &= done? != Done::Follow,
-                _ = probe.tick(), if probing => {
-                    if probe_sent.replace(Instant::now()).is_some() {
-                        return Err(SourceError::Wedged);
-                    }
-                    operations.push(other(send_probe(link.publishing.clone(), self.probe.clone())));
-                }
+            if command.is_empty() {
+                command.extend(self.next_command(&link));
             }
+            tokio::select! {
+                items = link.arrivals.next() => {
+                    for item in items? {
+                        self.hand_on(item, &link, inlet).await?;
+                    }
+                }
+                () = demand.changed() => {
+                    let live = self.subscriptions.lock().follow(demand.changes());
+                    self.tell_live(live, inlet).await?;
+                }
+                Some(done) = command.next() => match done? {
+                    Done::Subscribed { refused } => self.tell_refused(refused, inlet).await?,
+                    Done::Unsubscribed(channels) => self.subscriptions.lock().unsubscribed(channels),
+                },
+                error = &mut watch => return Err(error),
+            }
+        }
+    }
+
+    async fn maintain(&self, inlet: &Inlet) {
+        tokio::select! {
+            never = self.publishing.keep(inlet) => never,
+            never = self.states.keep(inlet) => never,
         }
     }
 
     fn publisher(&self) -> Arc<dyn Publisher> {
         let window = self.settings.idempotency_window;
-        Arc::new(RedisPublisher { link: self.link.clone(), window })
+        Arc::new(RedisPublisher { link: self.publishing.clone(), window })
     }
 
     fn stored_states(&self) -> Option<Arc<dyn StoredStates>> {
-        let states = self.states();
-        (!states.keys.is_empty()).then(|| Arc::new(states) as Arc<dyn StoredStates>)
+        (!self.states.is_empty()).then(|| Arc::new(self.states.clone()) as Arc<dyn StoredStates>)
     }
 }
 
-/// Subscribes to what is newly wanted and lets go of the rest. Redis confirms each channel in the
-/// stream of messages, which is where the hub is told.
-async fn follow(
+impl Link {
+    /// Redis delivers a message once for each pattern that matches; only the first counts.
+    fn first_pattern(&self, channel: &[u8]) -> Option<&[u8]> {
+        let channel = str::from_utf8(channel).ok().and_then(|name| Channel::new(name).ok())?;
+        let first = self.patterns.iter().find(|(_, pattern)| pattern.matches(&channel));
+        first.map(|(escaped, _)| escaped.as_bytes())
+    }
+}
+
+impl Probes {
+    /// The number of the last that was sent.
+    fn last(&self) -> u64 {
+        self.0.lock().0
+    }
+
+    /// The number of one that is sent now.
+    fn next(&self) -> u64 {
+        let mut last = self.0.lock();
+        *last = (last.0 + 1, Instant::now());
+        last.0
+    }
+
+    /// How long the last took, if it is this one that has come back.
+    fn took(&self, number: u64) -> Option<Duration> {
+        let (last, sent) = *self.0.lock();
+        (number == last).then(|| sent.elapsed())
+    }
+}
+
+/// Nobody waits for stored states that cannot be put in order.
+struct StatesGuard<'a>(&'a RedisStates);
+
+impl Drop for StatesGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn count_refusals(inlet: &Inlet, kind: &str, count: usize) {
+    let refusals = &inlet.metrics().source_refusals_total;
+    refusals.with_label_values(&[RedisPubSub::NAME, kind]).inc_by(count as u64);
+}
+
+/// Subscribes to `channels`. Redis confirms each of them among the messages, which is where the hub is
+/// told, or refuses all because of one: then each is asked for by itself.
+async fn subscribe(
     mut connection: MultiplexedConnection,
-    changes: Changes,
+    channels: Vec<Channel>,
 ) -> Result<Done, SourceError> {
-    listen(connection.clone(), changes.added).await?;
-    if !changes.dropped.is_empty() {
-        connection.unsubscribe(names(&changes.dropped)).await?;
+    match connection.subscribe(names(&channels)).await {
+        Ok(()) => return Ok(Done::Subscribed { refused: Vec::new() }),
+        Err(error) if error.code() == Some("NOPERM") => {}
+        Err(error) => return Err(error.into()),
     }
-    Ok(Done::Follow)
-}
-
-/// Subscribes to `filters` and returns those that Redis lets us have. One that it refuses (an ACL)
-/// is logged and left: it is no reason to lose the others.
-async fn listen(
-    mut connection: MultiplexedConnection,
-    filters: Vec<Filter>,
-) -> Result<Vec<Filter>, SourceError> {
-    if filters.is_empty() || connection.subscribe(names(&filters)).await.is_ok() {
-        return Ok(filters);
+    let mut commands = pipe();
+    for channel in &channels {
+        commands.cmd("SUBSCRIBE").arg(channel.as_str());
     }
-    let mut heard = Vec::new();
-    for filter in filters {
-        match connection.subscribe(filter.as_str()).await {
-            Ok(()) => heard.push(filter),
-            Err(error) if error.code() == Some("NOPERM") => {
-                tracing::warn!(channel = %filter, %error, "Redis refuses a channel");
-            }
-            Err(error) => return Err(error.into()),
+    let answers = connection.send_packed_commands(&commands, 0, commands.len()).await?;
+    let mut refused = Vec::new();
+    for (channel, answer) in channels.into_iter().zip(answers) {
+        match answer {
+            Value::ServerError(error) if error.code() == "NOPERM" => refused.push(channel),
+            Value::ServerError(error) => return Err(redis::RedisError::from(error).into()),
+            _ => {}
         }
     }
-    Ok(heard)
+    Ok(Done::Subscribed { refused })
 }
 
-fn names(filters: &[Filter]) -> Vec<&str> {
-    filters.iter().map(Filter::as_str).collect()
-}
-
-async fn send_probe(
+async fn unsubscribe(
     mut connection: MultiplexedConnection,
-    probe: String,
-) -> Result<(), SourceError> {
-    Ok(redis::cmd("PUBLISH").arg(probe).arg("1").query_async::<()>(&mut connection).await?)
+    channels: Vec<Channel>,
+) -> Result<Done, SourceError> {
+    connection.unsubscribe(names(&channels)).await?;
+    Ok(Done::Unsubscribed(channels))
 }
 
-fn other(work: impl Future<Output = Result<(), SourceError>> + Send + 'static) -> Operation {
-    Box::pin(async { work.await.map(|()| Done::Other) })
+fn names(channels: &[Channel]) -> Vec<&str> {
+    channels.iter().map(Channel::as_str).collect()
 }
 
 /// Our patterns know only `*`; Redis's glob has more special characters.

@@ -26,6 +26,11 @@ impl StateKeys {
         Some(key.replacen('*', middle, 1))
     }
 
+    /// The keys, as the settings write them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(_, key)| key.as_str())
+    }
+
     /// Whether no channel has a key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

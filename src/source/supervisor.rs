@@ -1,12 +1,12 @@
 //! Keeps a source running: starts it again when it ends, after a pause that grows and is jittered.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::Source;
 use crate::hub::{Demand, Inlet};
+use crate::settings::RedisSection;
 use crate::telemetry::Metrics;
 
 /// How long to wait before the next attempt.
@@ -19,9 +19,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// As the settings say.
+    pub fn of(section: &RedisSection) -> Self {
+        Self { least: section.backoff_least, most: section.backoff_most }
+    }
+
     /// The pause before attempt `attempt` (from 0): doubled each time, 50 to 100 % of it by chance,
     /// so that many gateways do not come back at once.
-    fn pause(self, attempt: u32) -> Duration {
+    pub(super) fn pause(self, attempt: u32) -> Duration {
         let grown = self.least.saturating_mul(2_u32.saturating_pow(attempt));
         grown.min(self.most).mul_f64(fastrand::f64().mul_add(0.5, 0.5))
     }
@@ -29,29 +34,30 @@ impl Backoff {
 
 /// Runs `source` for as long as the hub takes events.
 pub async fn supervise(
-    source: Arc<dyn Source>,
-    inlet: Inlet,
-    demand: Demand,
+    source: &dyn Source,
+    inlet: &Inlet,
+    demand: &Demand,
     backoff: Backoff,
-    metrics: Arc<Metrics>,
+    metrics: &Metrics,
 ) {
     let reconnects = metrics.source_reconnects_total.with_label_values(&[source.name()]);
+    let address = source.address();
     let mut attempt = 0_u32;
     loop {
         let started = Instant::now();
-        let Err(error) = source.run(&inlet, &demand).await else { continue };
+        let Err(error) = source.run(inlet, demand).await else { continue };
         if inlet.is_connected() {
             // One that is lost at once, again and again, is waited for longer and longer.
             if started.elapsed() > backoff.most {
                 attempt = 0;
             }
             reconnects.inc();
-            tracing::warn!(source = source.name(), %error, up_seconds = started.elapsed().as_secs(),
-                "source lost");
+            tracing::warn!(source = source.name(), %address, %error,
+                up_seconds = started.elapsed().as_secs(), "source lost");
         } else if attempt == 0 || attempt.is_power_of_two() {
-            tracing::warn!(source = source.name(), %error, attempt, "source not reached");
+            tracing::warn!(source = source.name(), %address, %error, attempt, "source not reached");
         }
-        if inlet.lost().await.is_err() {
+        if inlet.lost(&error.to_string()).await.is_err() {
             return;
         }
         sleep(backoff.pause(attempt)).await;

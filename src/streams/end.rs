@@ -20,17 +20,36 @@ impl EndRule {
         Self { settings: settings.clone(), channels }
     }
 
-    /// The end, if an event with these `fields` is one.
-    pub(super) fn apply(&self, channel: &Channel, fields: &Fields<'_>) -> Option<End> {
-        let concerned = self.channels.is_empty()
-            || self.channels.iter().any(|pattern| pattern.matches(channel));
+    /// Whether the rule is for events of `channel`.
+    pub(super) fn is_for(&self, channel: &Channel) -> bool {
+        self.channels.is_empty() || self.channels.iter().any(|pattern| pattern.matches(channel))
+    }
+
+    /// The end, if an event with these `fields` is one. `rule`: the number of this rule.
+    pub(super) fn apply(&self, rule: usize, fields: &Fields<'_>) -> Option<End> {
         let fits = |(name, condition): (&String, &Condition)| {
             fields.get(name).is_some_and(|value| condition.fits(value))
         };
-        if !concerned || !self.settings.when.iter().all(fits) {
-            return None;
-        }
-        Some(End { outcome: self.outcome(fields), grace: self.settings.grace })
+        self.settings.when.iter().all(fits).then(|| End {
+            outcome: self.outcome(fields),
+            grace: self.settings.grace,
+            latch: self.settings.latch,
+            rule,
+        })
+    }
+
+    /// Whether an event takes back an end that an earlier one has said: it has one of the fields, with
+    /// another value. `said`: the fields as they were published; a shape may add some of its own.
+    pub(super) fn is_contradicted(&self, said: &Fields<'_>, fields: &Fields<'_>) -> bool {
+        self.settings.when.iter().any(|(name, condition)| {
+            said.get(name).is_some() && fields.get(name).is_some_and(|value| !condition.fits(value))
+        })
+    }
+
+    /// Whether an event with these fields says by itself whether the stream is over.
+    pub(super) fn is_decided(&self, said: &Fields<'_>) -> bool {
+        self.settings.latch.is_zero()
+            && self.settings.when.keys().all(|name| said.get(name).is_some())
     }
 }
 
@@ -94,6 +113,9 @@ pub(super) fn describe(end: &EndSettings) -> String {
     if !end.grace.is_zero() {
         text =
             format!("{text}, unless taken back within {}", humantime::format_duration(end.grace));
+    }
+    if !end.latch.is_zero() {
+        text = format!("{text}, for {} at least", humantime::format_duration(end.latch));
     }
     text
 }

@@ -42,12 +42,15 @@ pub struct Declared {
     /// When it is over, for people.
     pub ends: Vec<String>,
     channels: Vec<Template>,
+    patterns: Vec<ChannelPattern>,
     channels_from: Option<String>,
     allow: Vec<ChannelPattern>,
     deny: Vec<ChannelPattern>,
     required: Vec<String>,
     /// The field that tells things apart that share a channel.
     pub key: Option<String>,
+    /// Whether it shows objects only.
+    pub is_of_objects: bool,
     /// The field that holds pieces of a text.
     pub text: Option<String>,
     /// What is kept of its channels, if not the usual.
@@ -86,6 +89,7 @@ impl Declared {
             |texts: &[String]| texts.iter().filter_map(|p| ChannelPattern::new(p).ok()).collect();
         let bare =
             if settings.shape == ShapeName::Envelope { ShapeName::Payload } else { settings.shape };
+        let channels: Vec<_> = settings.channels.iter().map(|text| Template::parse(text)).collect();
         Self {
             name: name.to_owned(),
             path: settings.path.clone(),
@@ -95,12 +99,14 @@ impl Declared {
             snapshot: settings.snapshot.unwrap_or(settings.class != DeliveryClass::Log),
             batch: settings.batch,
             ends: settings.end.iter().map(end::describe).collect(),
-            channels: settings.channels.iter().map(|text| Template::parse(text)).collect(),
+            patterns: channels.iter().filter_map(Template::pattern).collect(),
+            channels,
             channels_from: settings.channels_from.clone(),
             allow: patterns(&settings.allow),
             deny: patterns(&settings.deny),
             required: settings.required.clone(),
             key: settings.key.clone(),
+            is_of_objects: settings.shape.is_of_objects(),
             text: settings.text.clone(),
             history: settings.history,
             council: settings.council.clone(),
@@ -108,8 +114,13 @@ impl Declared {
     }
 
     /// The patterns of the channels it may listen to, if they do not depend on the client alone.
-    pub fn patterns(&self) -> impl Iterator<Item = ChannelPattern> {
-        self.channels.iter().filter_map(Template::pattern)
+    pub fn patterns(&self) -> impl Iterator<Item = &ChannelPattern> {
+        self.patterns.iter()
+    }
+
+    /// Whether it listens to the channels that its settings name, not to those that clients ask for.
+    pub fn declares(&self, channel: &Channel) -> bool {
+        self.patterns().any(|pattern| pattern.matches(channel))
     }
 
     /// Whether all is there that has to be.

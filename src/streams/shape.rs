@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::end::EndRule;
-use crate::event::{self, ChannelPattern, Event, Fields, Shape, ShapeId, Shaped};
+use crate::event::{self, Channel, ChannelPattern, Event, Fields, Shape, ShapeId, Shaped};
 use crate::settings::{ShapeName, StreamSettings};
 
 /// The shape of one declared stream: what an event becomes, what it is called, and whether it ends
@@ -49,7 +49,7 @@ impl Shape for DeclaredShape {
     }
 
     fn apply(&self, event: &Event) -> Option<Shaped> {
-        if self.deny.iter().any(|pattern| pattern.matches(&event.channel)) {
+        if !self.shows(&event.channel) {
             return None;
         }
         let mut run = None;
@@ -72,6 +72,19 @@ impl Shape for DeclaredShape {
         (!shaped.json.is_empty() || shaped.end.is_some()).then_some(shaped)
     }
 
+    fn shows(&self, channel: &Channel) -> bool {
+        !self.deny.iter().any(|pattern| pattern.matches(channel))
+    }
+
+    fn decides(&self, event: &Event) -> bool {
+        let mut rules = self.ends.iter().filter(|rule| rule.is_for(&event.channel)).peekable();
+        if rules.peek().is_none() {
+            return !self.name.is_of_objects() || event.payload.is_object();
+        }
+        let said = event.payload.fields();
+        said.is_some_and(|said| rules.all(|rule| rule.is_decided(&said)))
+    }
+
     fn merge<'a>(&self, events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {
         let goes_on = |event: &Event| event.shaped(self).is_some_and(|s| s.end.is_none());
         event::merge(events, self.text.as_deref()?, goes_on)
@@ -90,7 +103,17 @@ impl DeclaredShape {
         shaped.is_notice = kind.as_ref().is_some_and(|kind| self.notices.contains(kind));
         shaped.kind = kind.map(Into::into);
         shaped.key = self.key.as_ref().and_then(|key| fields.get(key)).map(|key| key.get().into());
-        shaped.end = self.ends.iter().find_map(|rule| rule.apply(&event.channel, &fields));
+        let rules = || {
+            let rules = self.ends.iter().enumerate();
+            rules.filter(|(_, rule)| rule.is_for(&event.channel))
+        };
+        shaped.end = rules().find_map(|(number, rule)| rule.apply(number, &fields));
+        if self.ends.is_empty() || shaped.end.is_some() {
+            return;
+        }
+        let said = event.payload.fields().unwrap_or_default();
+        let contradicted = rules().filter(|(_, rule)| rule.is_contradicted(&said, &fields));
+        shaped.contradicts = contradicted.map(|(number, _)| number).collect();
     }
 }
 

@@ -83,6 +83,8 @@ metrics! {
         events_received_total: IntCounterVec, ["source"];
         /// Events that were not let in, by reason.
         events_dropped_total: IntCounterVec, ["reason"];
+        /// Events with a bare NaN or Infinity, which became null.
+        events_repaired_total: IntCounter;
         /// Events replaced by a newer one of their channel because a client lagged or asked for a lower rate, by delivery class.
         events_conflated_total: IntCounterVec, ["class"];
         /// Events told as one with the next because a client of a text lagged; nothing of them is lost.
@@ -99,6 +101,12 @@ metrics! {
         gaps_total: IntCounterVec, ["reason"];
         /// Whether a source is connected (1) or not (0).
         source_up: IntGaugeVec, ["source"];
+        /// Whether what is published through this gateway goes out (1) or not (0), by source.
+        publishing_up: IntGaugeVec, ["source"];
+        /// Channels (by name) and patterns that the broker did not allow to listen to.
+        source_refusals_total: IntCounterVec, ["source", "kind"];
+        /// Stored states of channels that could not be read.
+        states_unreadable_total: IntCounter;
         /// How often a source was lost.
         source_reconnects_total: IntCounterVec, ["source"];
         /// Seconds the last probe took through the source and back.

@@ -3,5 +3,5 @@
 mod log;
 mod metrics;
 
-pub use log::init;
+pub use log::{Flood, init};
 pub use metrics::Metrics;

@@ -126,15 +126,18 @@ impl Wire for Sse {
 }
 
 fn hello(connected: &Connected) -> String {
-    json!({
+    let mut hello = json!({
         "type": "connected",
         "message": "SSE connection established",
         "clientId": connected.client,
         "timestamp": now(),
         "channels": connected.channels,
         "recovered": connected.recovered,
-    })
-    .to_string()
+    });
+    if let (Some(hello), false) = (hello.as_object_mut(), connected.unreadable.is_empty()) {
+        hello.insert("unreadable".to_owned(), json!(connected.unreadable));
+    }
+    hello.to_string()
 }
 
 /// Names that end a stream or speak of it: no payload may take them.

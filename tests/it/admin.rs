@@ -31,13 +31,21 @@ async fn without_its_source_it_lives_but_is_not_ready() {
     {
         assert_eq!(gateway.get(path).send().await.unwrap().status(), status, "{path}");
     }
+    // Manifests ask it whether the process lives: another one would reach no more.
+    wait_for("a failure", async || {
+        gateway.json("/health").await["checks"][1]["reason"] != "not connected yet"
+    })
+    .await;
     let response = gateway.get("/health").send().await.unwrap();
-    assert_eq!(response.status(), 503);
+    assert_eq!(response.status(), 200);
     let health: Value = response.json().await.unwrap();
-    assert_eq!(health["status"], "unhealthy");
-    assert_eq!(health["checks"][0]["status"], "unhealthy");
+    assert_eq!(health["status"], "degraded");
+    for check in &health["checks"].as_array().unwrap()[..2] {
+        assert_eq!(check["status"], "unhealthy");
+        assert!(check["reason"].as_str().unwrap().contains("refused"), "{check}");
+    }
     let stats = gateway.json("/api/realtime/stats").await;
-    assert_eq!(stats["status"], "unhealthy");
+    assert_eq!(stats["status"], "degraded");
     assert_eq!(stats["channels"]["isConnected"], false);
     assert!(gateway.metric("sluice_source_up{source=\"redis\"}").await < 0.5);
 }
@@ -54,9 +62,15 @@ async fn health_says_what_was_checked() {
     assert!(health["timestamp"].as_str().unwrap().ends_with('Z'));
     let checks = health["checks"].as_array().unwrap();
     let names: Vec<_> = checks.iter().map(|check| &check["name"]).collect();
-    assert_eq!(names, ["source", "hub"]);
+    assert_eq!(names, ["source", "publishing", "hub"]);
     for check in checks {
         assert_eq!(check["status"], "healthy");
+        assert!(check["reason"].is_null());
+    }
+    for check in &checks[..2] {
+        assert!(check["since"].as_str().unwrap().ends_with('Z'));
+    }
+    for check in [&checks[0], &checks[2]] {
         assert!(check["latency"].as_f64().unwrap() >= 0.0);
     }
     // Monitors of other systems look for these two.
@@ -119,6 +133,7 @@ async fn the_metrics_have_names_and_help() {
     events_merged_total Events told as one with the next because a client of a text lagged; nothing of them is lost.
     events_published_total Events published through this gateway.
     events_received_total Events that entered, by source.
+    events_repaired_total Events with a bare NaN or Infinity, which became null.
     frames_sent_total Frames handed to connections, by transport.
     gaps_total Gaps announced to clients, by reason.
     history_bytes Bytes held so that clients can resume.
@@ -129,6 +144,7 @@ async fn the_metrics_have_names_and_help() {
     openings_waiting Openings of streams that are being held.
     outbox_bytes Bytes that wait for clients to read, with what the kernel holds for slow ones.
     publish_to_flush_seconds Seconds from an event's entry to its hand-over to a connection; one observation per hand-over, of its oldest event.
+    publishing_up Whether what is published through this gateway goes out (1) or not (0), by source.
     sent_bytes_total Bytes handed to connections, by transport, without the framing of HTTP.
     sessions Open sessions.
     sessions_closed_total Sessions that have ended, by delivery class and by the reason they ended for.
@@ -136,6 +152,7 @@ async fn the_metrics_have_names_and_help() {
     snapshot_channels Channels whose last event is held.
     source_reconnects_total How often a source was lost.
     source_up Whether a source is connected (1) or not (0).
+    states_unreadable_total Stored states of channels that could not be read.
     subscribed_topics Channels and patterns with at least one session.
     subscriptions Subscriptions of sessions to channels and patterns.
     ");

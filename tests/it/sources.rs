@@ -156,9 +156,11 @@ async fn an_id_is_published_once() {
             answer.json::<Value>().await.unwrap()
         };
         let item = |n: u64, id: &str| json!({"channel": "alerts", "data": {"n": n}, "id": id});
-        assert_eq!(publish(json!([item(1, "a"), item(2, "b")])).await, json!({"accepted": 2}));
+        let new = publish(json!([item(1, "a"), item(2, "b")])).await;
+        assert_eq!(new, json!({"accepted": 2, "streams": 1, "subscribers": 1}));
         let again = publish(json!([item(1, "a"), item(3, "c")])).await;
-        assert_eq!(again, json!({"accepted": 2, "duplicates": 1}));
+        let expected = json!({"accepted": 2, "streams": 1, "subscribers": 1, "duplicates": 1});
+        assert_eq!(again, expected);
         assert_eq!(numbers(&mut stream, 3).await, [1, 2, 3]);
     }
 }
@@ -178,8 +180,13 @@ async fn a_payload_that_is_no_event_reaches_nobody_and_breaks_nothing() {
         }
         let text = "a\r\n\r\ndata: x\n\0\u{2028}\u{feff} end";
         gateway.publish("alerts", &json!({"n": 7, "text": text})).await;
-        let event = stream.data().await;
-        assert_eq!((&event["n"], &event["text"]), (&json!(7), &json!(text)));
+        let mut event = stream.event().await;
+        if redis.is_some() {
+            assert_eq!((event.name.as_str(), &event.data["reason"]), ("gap", &json!("dropped")));
+            assert_eq!(event.data["channels"], json!(["alerts"]));
+            event = stream.event().await;
+        }
+        assert_eq!((&event.data["n"], &event.data["text"]), (&json!(7), &json!(text)));
         if redis.is_some() {
             assert_eq!(
                 gateway.metric("sluice_events_dropped_total{reason=\"payload\"}").await,

@@ -1,0 +1,224 @@
+//! What is heard from when on, who is told when it was not, and what the broker refuses.
+
+use super::*;
+use crate::hub::coverage::ARRIVING;
+
+/// A hub on its tasks, whose source listens to `standing:*` and to what is asked of it.
+struct House {
+    hub: Hub,
+    demand: Demand,
+    inlet: Inlet,
+    stop: Stop,
+}
+
+impl House {
+    async fn new() -> Self {
+        let stop = Stop::new();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut settings = settings(2);
+        settings.standing = vec![ChannelPattern::new("standing:*").unwrap()];
+        let (hub, demand) = Hub::start(settings, Duration::ZERO, &metrics, &stop);
+        let inlet = hub.inlet("test", inlet_settings(), &metrics);
+        inlet.connected(Vec::new()).await.unwrap();
+        Self { hub, demand, inlet, stop }
+    }
+
+    /// Somebody who listens to these, whether the source does or not.
+    async fn arrive(&self, texts: &[&str]) -> Recorder {
+        let recorder = Recorder::default();
+        let arrival = Arrival {
+            subscriber: Box::new(recorder.clone()),
+            filters: filters(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()),
+            resume: Resume::Fresh,
+            snapshot: false,
+            unreadable: Vec::new(),
+        };
+        self.hub.arrive(arrival).await.unwrap();
+        wait_until(|| recorder.0.lock().start.is_some()).await;
+        recorder
+    }
+
+    /// The channels that have come to be wanted, with their tickets.
+    fn wanted(&self) -> Vec<(Channel, Ticket)> {
+        let changes = self.demand.changes().into_iter();
+        let mut wanted: Vec<_> = changes.filter_map(|(channel, t)| Some((channel, t?))).collect();
+        wanted.sort();
+        wanted
+    }
+
+    /// Waits until all that was said before has been taken in.
+    async fn settled(&self) {
+        self.hub.listeners(Vec::new()).await.unwrap();
+    }
+}
+
+fn gap(channels: &[&str]) -> (Vec<String>, GapReason) {
+    let channels = channels.iter().map(|&channel| channel.to_owned()).collect();
+    (channels, GapReason::SourceReconnected)
+}
+
+fn names(channels: &[(Channel, Ticket)]) -> Vec<&str> {
+    channels.iter().map(|(channel, _)| channel.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_lost_source_is_a_gap_for_exactly_those_it_touched() {
+    let house = House::new().await;
+    let standing = house.arrive(&["standing:1"]).await;
+    let asked = house.arrive(&["asked:1"]).await;
+    let both = house.arrive(&["standing:2", "asked:2"]).await;
+    let unheard = house.arrive(&["asked:3"]).await;
+    let wanted = house.wanted();
+    assert_eq!(names(&wanted), ["asked:1", "asked:2", "asked:3"]);
+    house.inlet.live(wanted[..2].to_vec()).await.unwrap();
+    // They have listened for a while without being heard.
+    wait_until(|| asked.0.lock().gaps == [gap(&["asked:1"])]).await;
+
+    house.inlet.lost("test").await.unwrap();
+    house.inlet.connected(Vec::new()).await.unwrap();
+    house.inlet.live(wanted[..1].to_vec()).await.unwrap();
+    wait_until(|| asked.0.lock().gaps.len() == 2).await;
+    wait_until(|| both.0.lock().gaps == [gap(&["asked:2"]), gap(&["standing:2"])]).await;
+    assert_eq!(standing.0.lock().gaps, [gap(&["standing:1"])]);
+    assert_eq!(unheard.0.lock().gaps, []);
+    house.stop.abort();
+}
+
+#[tokio::test]
+async fn whoever_waits_is_answered_when_all_is_heard_and_not_before() {
+    let house = House::new().await;
+    let texts = ["asked:1", "asked:2", "standing:1"].map(str::to_owned);
+    let filters = filters(&texts);
+    let covered = house.hub.cover(&filters);
+    tokio::pin!(covered);
+    assert!(futures_util::poll!(&mut covered).is_pending());
+    house.settled().await;
+    let wanted = house.wanted();
+    for one in &wanted {
+        assert!(futures_util::poll!(&mut covered).is_pending());
+        house.inlet.live(vec![one.clone()]).await.unwrap();
+        house.settled().await;
+    }
+    let unheard = covered.await.unwrap().unheard;
+    assert_eq!(unheard, filters.iter().filter_map(Filter::exact).cloned().collect::<Vec<_>>());
+
+    // What is heard already is not waited for; what is asked of a source that is away neither.
+    assert_eq!(house.hub.cover(&filters).await.unwrap().unheard.len(), 3);
+    house.inlet.lost("test").await.unwrap();
+    house.hub.cover(&super::filters(&["asked:9".to_owned()])).await.unwrap();
+    house.stop.abort();
+}
+
+#[tokio::test]
+async fn an_answer_to_a_demand_that_was_withdrawn_is_none() {
+    let mut settings = settings(1);
+    settings.standing = Vec::new();
+    settings.linger.time = Duration::ZERO;
+    let demand = Demand::default();
+    let mut core = Core::new(settings, demand.clone());
+    core.connected(&[]);
+    let wanted = filters(&["asked:1".to_owned()]);
+    let (reply, mut first) = oneshot::channel();
+    core.cover(&wanted, reply);
+    let old = demand.changes();
+    first.close();
+    core.expire(Instant::now() + Duration::from_secs(1));
+    core.expire(Instant::now() + Duration::from_secs(1));
+    assert_eq!(demand.changes().into_values().collect::<Vec<_>>(), [None], "it is let go");
+
+    let (reply, mut second) = oneshot::channel();
+    core.cover(&wanted, reply);
+    let new = demand.changes();
+    let tickets = |changes: HashMap<Channel, Option<Ticket>>| {
+        changes.into_iter().map(|(channel, ticket)| (channel, ticket.unwrap())).collect::<Vec<_>>()
+    };
+    core.live(&tickets(old));
+    assert!(second.try_recv().is_err(), "the source may have left the channel since");
+    core.live(&tickets(new));
+    assert!(second.try_recv().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_waited_for_is_not_let_go() {
+    let mut settings = settings(1);
+    settings.standing = Vec::new();
+    settings.linger = Lingering { time: Duration::from_secs(60), channels: 0 };
+    let demand = Demand::default();
+    let mut core = Core::new(settings, demand.clone());
+    core.connected(&[]);
+    let one = Channel::new("asked:1").unwrap();
+    let (reply, waits) = oneshot::channel();
+    core.cover(&filters(&["asked:1".to_owned()]), reply);
+    for n in 0..10 {
+        let (reply, gone) = oneshot::channel();
+        core.cover(&filters(&[format!("stranger:{n}")]), reply);
+        drop(gone);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        core.expire(Instant::now());
+    }
+    let changes = demand.changes();
+    assert_eq!(changes.values().flatten().count(), 2, "it, and the last stranger's");
+    core.live(&[(one.clone(), changes[&one].expect("it is still wanted"))]);
+    drop(waits);
+    // Whoever has waited may arrive in a moment.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    core.expire(Instant::now());
+    assert!(!demand.changes().contains_key(&one));
+    tokio::time::advance(ARRIVING).await;
+    core.expire(Instant::now());
+    assert_eq!(demand.changes()[&one], None);
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_ends_only_the_streams_of_that() {
+    let house = House::new().await;
+    let refused = house.arrive(&["asked:1", "standing:1"]).await;
+    let other = house.arrive(&["asked:2", "standing:1"]).await;
+    let waits = filters(&["asked:1", "asked:2"].map(str::to_owned));
+    let covered = house.hub.cover(&waits);
+    tokio::pin!(covered);
+    assert!(futures_util::poll!(&mut covered).is_pending());
+    house.settled().await;
+    let wanted = house.wanted();
+    house.inlet.refused(wanted[..1].to_vec()).await.unwrap();
+    assert_eq!(covered.await.unwrap().refused, [Filter::parse("asked:1").unwrap()]);
+    wait_until(|| refused.0.lock().refused == ["asked:1"]).await;
+    house.settled().await;
+    assert_eq!(other.0.lock().refused, Vec::<String>::new());
+    // Whoever asks for it anew has the source ask anew.
+    let again = filters(&["asked:1".to_owned()]);
+    let covered = house.hub.cover(&again);
+    tokio::pin!(covered);
+    assert!(futures_util::poll!(&mut covered).is_pending());
+    house.settled().await;
+    assert_eq!(names(&house.wanted()), ["asked:1"]);
+    house.stop.abort();
+}
+
+#[tokio::test]
+async fn a_pattern_that_is_refused_takes_its_own_streams_and_no_others() {
+    let house = House::new().await;
+    let pattern = house.arrive(&["standing:*"]).await;
+    let exact = house.arrive(&["standing:1"]).await;
+    assert_eq!(house.wanted(), []);
+    house.inlet.lost("test").await.unwrap();
+    let standing = vec![ChannelPattern::new("standing:*").unwrap()];
+    house.inlet.connected(standing).await.unwrap();
+    wait_until(|| pattern.0.lock().refused == ["standing:*"]).await;
+    house.settled().await;
+    // Its channels may be heard one by one.
+    assert_eq!(exact.0.lock().refused, Vec::<String>::new());
+    let wanted = house.wanted();
+    assert_eq!(names(&wanted), ["standing:1"]);
+    house.inlet.live(wanted).await.unwrap();
+    wait_until(|| exact.0.lock().gaps == [gap(&["standing:1"])]).await;
+    let refused = house.hub.cover(&filters(&["standing:x*".to_owned()])).await.unwrap().refused;
+    assert_eq!(refused, [Filter::parse("standing:x*").unwrap()]);
+
+    house.inlet.lost("test").await.unwrap();
+    house.inlet.connected(Vec::new()).await.unwrap();
+    house.settled().await;
+    let left = house.demand.changes();
+    assert_eq!(left, HashMap::from([(Channel::new("standing:1").unwrap(), None)]));
+    house.stop.abort();
+}

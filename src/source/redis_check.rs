@@ -1,0 +1,150 @@
+//! `sluice check --connect`: whether Redis can be reached, and what the user may not do there.
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, Value, cmd};
+use tokio::select;
+
+use super::redis_connect::{Connector, RedisSettingsError};
+use super::redis_publisher::may_run_scripts;
+use super::{RedisSettings, SourceError};
+use crate::event::ChannelPattern;
+
+/// What a look at Redis has found.
+#[derive(Debug)]
+pub struct Examined {
+    /// Where it is, who we are there, and who answers.
+    pub link: String,
+    /// What is missing or worth knowing, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// Why nothing was found.
+#[derive(Debug, thiserror::Error)]
+pub enum ExamineError {
+    /// The settings lead nowhere.
+    #[error(transparent)]
+    Settings(#[from] RedisSettingsError),
+    /// Redis cannot be used.
+    #[error("{address}: {error}")]
+    Redis {
+        /// Where it is, without secrets.
+        address: String,
+        /// Why not.
+        error: SourceError,
+    },
+}
+
+/// Connects to Redis as a gateway with these settings does, and tries what it needs. Nothing that
+/// anybody listens to is published.
+///
+/// # Errors
+/// When Redis cannot be reached, is no master, or does not let us in.
+pub async fn examine(settings: &RedisSettings) -> Result<Examined, ExamineError> {
+    let connector = Connector::new(settings)?;
+    let failed = |error| ExamineError::Redis { address: connector.to_string(), error };
+    let config = AsyncConnectionConfig::new().set_push_sender(|_| Ok::<(), ()>(()));
+    let (connection, mut driver, server) = connector.connect(config).await.map_err(failed)?;
+    let mut trial = Trial { connection, notes: Vec::new() };
+    let trying = async {
+        trial.database(&connector);
+        trial.own_channel().await?;
+        trial.patterns(&settings.patterns).await?;
+        trial.keys(settings).await?;
+        trial.ids().await
+    };
+    select! {
+        tried = trying => tried.map_err(|error| failed(error.into()))?,
+        () = &mut driver => return Err(failed(SourceError::Disconnected)),
+    }
+    let (user, role, version) = (connector.user(), server.role, server.version);
+    let link = format!("{connector} as user {user}: {role}, version {version}");
+    Ok(Examined { link, notes: trial.notes })
+}
+
+struct Trial {
+    connection: MultiplexedConnection,
+    notes: Vec<String>,
+}
+
+impl Trial {
+    fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Notes what is not allowed.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    async fn may(&mut self, command: &Cmd, what: &str) -> Result<bool, RedisError> {
+        match command.query_async::<Value>(&mut self.connection).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Io) => Err(error),
+            Err(error) => {
+                self.note(format!("the user may not {what}: {error}"));
+                Ok(false)
+            }
+        }
+    }
+
+    fn database(&mut self, connector: &Connector) {
+        let database = connector.database();
+        if database != 0 {
+            self.note(format!(
+                "stored states are read from database {database}; Pub/Sub knows no databases: events \
+                 of all of them arrive"
+            ));
+        }
+    }
+
+    async fn own_channel(&mut self) -> Result<(), RedisError> {
+        const OWN: &str = "sluice:probe:check";
+        self.may(cmd("SUBSCRIBE").arg(OWN), "subscribe to sluice:probe:*").await?;
+        self.may(cmd("PUBLISH").arg(OWN).arg(""), "publish to sluice:probe:*").await?;
+        Ok(())
+    }
+
+    async fn patterns(&mut self, patterns: &[ChannelPattern]) -> Result<(), RedisError> {
+        for pattern in patterns {
+            let what = format!("listen to {pattern} (redis.patterns)");
+            self.may(cmd("PSUBSCRIBE").arg(pattern.as_str()), &what).await?;
+        }
+        Ok(())
+    }
+
+    async fn keys(&mut self, settings: &RedisSettings) -> Result<(), RedisError> {
+        for key in settings.states.names() {
+            let what = format!("read {key} (redis.snapshot_keys)");
+            let example = key.replace('*', "check");
+            let bounded =
+                cmd("STRLEN").arg(&example).query_async::<Value>(&mut self.connection).await;
+            let range = cmd("GETRANGE").arg(&example).arg(0).arg(0).to_owned();
+            let range = range.query_async::<Value>(&mut self.connection).await;
+            if bounded.is_err() || range.is_err() {
+                let can = self.may(cmd("GET").arg(&example), &what).await?;
+                if can {
+                    self.note(format!(
+                        "the user may not run STRLEN and GETRANGE: {key} is read whole, key by key"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ids(&mut self) -> Result<(), RedisError> {
+        let what = "publish events with an id (EVALSHA, SCRIPT LOAD)";
+        if let Err(error) = may_run_scripts(&mut self.connection).await {
+            self.note(format!("the user may not {what}: {error}"));
+            return Ok(());
+        }
+        let key = "sluice:published:check";
+        let what = "publish events with an id (SET, GET, EXISTS, DEL on sluice:published:*)";
+        let set = cmd("SET").arg(key).arg("").arg("PX").arg(1).to_owned();
+        for command in [&set, cmd("GET").arg(key), cmd("EXISTS").arg(key), cmd("DEL").arg(key)] {
+            if !self.may(command, what).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

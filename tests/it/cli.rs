@@ -1,5 +1,6 @@
 //! The binary: what its commands print, and how they end.
 
+mod connect;
 mod council;
 mod serving;
 
@@ -155,8 +156,11 @@ async fn check_explains_channels_keys_and_ends() {
     class     state
     snapshot  the last events, for clients that come late
     channel   job_progress:job_1 (heard at all times by job_progress:*, last state in job_status:job_1)
+    channel   job_progress:job_1:u (heard at all times by job_progress:*, last state in job_status:job_1:u)
     channel   task_progress:job_1 (heard at all times by task_progress:*, last state in task_status:job_1)
+    channel   task_progress:job_1:u (heard at all times by task_progress:*, last state in task_status:job_1:u)
     channel   video_render:job_1 (heard at all times by video_render:*)
+    channel   video_render:job_1:u (heard at all times by video_render:*)
     ends      when status is "completed"
     ends      when progress is at least 1 and stage is "complete" on video_render:*
     ends      when status is "failed" on task_progress:*, unless taken back within 1m
@@ -183,7 +187,10 @@ async fn publish_hands_an_event_to_a_running_gateway() {
 
     let mut with_key = publish(r#"{"n":1}"#);
     let (status, stdout, stderr) = run(with_key.env("SLUICE__PUBLISH__API_KEY", "s3cret")).await;
-    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "{\"accepted\":1}\n", ""));
+    assert_eq!(
+        (status, stdout.as_str(), stderr.as_str()),
+        (0, "{\"accepted\":1,\"streams\":1,\"subscribers\":1}\n", "")
+    );
     assert_eq!(events.data().await, json!({"n": 1}));
 
     for (json, key, reason) in [("{}", "wrong", "API key"), ("{", "s3cret", "JSON")] {

@@ -1,5 +1,6 @@
 //! The declared streams over a real socket: heads, first events, the generic stream, refusals.
 
+mod ends;
 mod jobs;
 mod results;
 
@@ -79,8 +80,9 @@ async fn the_first_event_says_who_and_what(protocol: Protocol) {
     assert!(first.data["clientId"].as_str().unwrap().starts_with("sse_"));
     let time = first.data["timestamp"].as_str().unwrap();
     assert_eq!((time.len(), time.ends_with('Z')), ("2026-11-21T22:25:22.787Z".len(), true));
-    let channels = ["job_progress:j7", "task_progress:j7", "video_render:j7"];
-    assert_eq!(first.data["channels"], json!(channels));
+    let kinds = ["job_progress", "task_progress", "video_render"];
+    let channels = kinds.map(|kind| [format!("{kind}:j7"), format!("{kind}:j7:u")]);
+    assert_eq!(first.data["channels"], json!(channels.concat()));
     assert_eq!(first.data["recovered"], false);
 }
 

@@ -43,7 +43,8 @@ impl Process {
         let mut process = Self { child, log, base: String::new() };
         wait_for("start", async || process.log().contains("gateway started")).await;
         let log = process.log();
-        let port = log.split("127.0.0.1:").nth(1).unwrap();
+        let started = log.lines().find(|line| line.contains("gateway started")).unwrap();
+        let port = started.split("127.0.0.1:").nth(1).unwrap();
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
         process.base = format!("http://127.0.0.1:{port}");
         process

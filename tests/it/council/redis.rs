@@ -59,6 +59,27 @@ async fn a_run_is_heard_on_every_node_from_its_beginning() {
 }
 
 #[tokio::test]
+async fn a_run_of_another_node_is_known_after_a_loss() {
+    let redis = Redis::start().await;
+    let gpt4 = member().await;
+    let (a, b) = (node(&redis, &gpt4).await, node(&redis, &gpt4).await);
+    let path = format!("{ASK}&runId=shared");
+    let (stream, at_a) = begun(&a, &path).await;
+    let id = begun(&b, "/api/stream/council-score?runId=shared").await.0.last_event_id;
+    redis.end_connections("pubsub");
+    let lost = "sluice_source_reconnects_total{source=\"redis\"}";
+    wait_for("loss", async || b.metric(lost).await > 0.5).await;
+    b.ready().await;
+    let back = b.resume(&path, &id).await;
+    gpt4.go_on();
+    let at_a = at_a.until_the_end(stream);
+    let (at_a, rest) = tokio::join!(at_a, back.rest());
+    assert_eq!(at_a.texts["gpt4"], ALL);
+    assert_eq!(Some(&rest.last().unwrap().data["data"]), at_a.complete.as_ref());
+    assert_eq!(gpt4.asked(), 1);
+}
+
+#[tokio::test]
 async fn the_same_name_on_two_nodes_at_once_is_one_run() {
     let redis = Redis::start().await;
     let gpt4 = member().await;
@@ -165,7 +186,7 @@ async fn a_run_that_could_not_begin_is_refused_to_all_who_asked_for_it() {
     let twins = futures_util::future::join_all(twins).await;
     assert_eq!(twins, [503; 4]);
     redis.signal("CONT");
-    gateway.ready().await;
+    gateway.publishes().await;
     drop(begun(&gateway, ASK).await);
     assert_eq!(gpt4.asked(), 1);
 }

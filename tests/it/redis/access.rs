@@ -1,8 +1,12 @@
 //! Getting in: passwords, ACL users, databases, TLS.
 
-use serde_json::json;
+use std::path::PathBuf;
 
-use crate::support::{Redis, TestGateway};
+use serde_json::json;
+use sluice::settings::RedisSection;
+use tempfile::TempDir;
+
+use crate::support::{Redis, TestGateway, wait_for};
 
 #[tokio::test]
 async fn password_user_and_database_are_used() {
@@ -46,39 +50,111 @@ async fn password_user_and_database_are_used() {
     assert_eq!(wrong.get("/readyz").send().await.unwrap().status(), 503);
 }
 
-#[tokio::test]
-async fn tls_with_a_certificate_authority_of_ones_own() {
-    let files = tempfile::tempdir().unwrap();
-    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
-        .unwrap();
-    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let tls_port = Redis::free_port();
-    let (cert, key, port) = (path("cert.pem"), path("key.pem"), tls_port.to_string());
-    let arguments = [
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ];
-    let _redis = Redis::start_with(&arguments).await;
-    let url = format!("rediss://127.0.0.1:{tls_port}");
-    let trusting = TestGateway::start_with(|settings| {
-        settings.redis.url.clone_from(&url);
-        settings.redis.ca_file = cert.clone().into();
+/// A Redis that speaks TLS on a port, with its certificate for `names` as files.
+struct OverTls {
+    _redis: Redis,
+    files: TempDir,
+    url: String,
+}
+
+impl OverTls {
+    async fn start(names: &[&str], asks_clients: bool) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        for (name, names) in [("server", names), ("client", vec!["gateway".to_owned()])] {
+            let made = rcgen::generate_simple_self_signed(names).unwrap();
+            std::fs::write(files.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+            let key = made.signing_key.serialize_pem();
+            std::fs::write(files.path().join(format!("{name}.key")), key).unwrap();
+        }
+        let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+        let port = Redis::free_port().to_string();
+        let asks = if asks_clients { "yes" } else { "no" };
+        let redis = Redis::start_with(
+            &[
+                ["--tls-port", &port],
+                ["--tls-cert-file", &path("server.pem")],
+                ["--tls-key-file", &path("server.key")],
+                ["--tls-ca-cert-file", &path("client.pem")],
+                ["--tls-auth-clients", asks],
+            ]
+            .concat(),
+        )
+        .await;
+        Self { _redis: redis, files, url: format!("rediss://127.0.0.1:{port}") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// A gateway that trusts the certificate.
+    async fn gateway(&self, change: impl FnOnce(&mut RedisSection)) -> TestGateway {
+        TestGateway::start_with(|settings| {
+            settings.redis.url.clone_from(&self.url);
+            settings.redis.ca_file = self.path("server.pem");
+            change(&mut settings.redis);
+        })
+        .await
+    }
+}
+
+/// Why a gateway does not reach its Redis.
+async fn fault(gateway: &TestGateway) -> String {
+    let mut fault = String::new();
+    wait_for("a fault", async || {
+        let health = gateway.json("/health").await;
+        health["checks"][0]["reason"].as_str().unwrap_or_default().clone_into(&mut fault);
+        !fault.is_empty() && fault != "not connected yet"
     })
     .await;
+    fault
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_for_itself() {
+    let redis = OverTls::start(&["127.0.0.1"], false).await;
+    let trusting = redis.gateway(|_| {}).await;
     trusting.ready().await;
+    trusting.publishes().await;
     let mut client = trusting.open("/api/stream?channel=alerts&envelope=false").await;
     trusting.publish("alerts", &json!({"n": 1})).await;
     assert_eq!(client.data().await, json!({"n": 1}));
-    let wary = TestGateway::start_with(|settings| settings.redis.url.clone_from(&url)).await;
-    assert_eq!(wary.get("/readyz").send().await.unwrap().status(), 503);
+    let wary = redis.gateway(|redis| redis.ca_file = PathBuf::new()).await;
+    assert!(fault(&wary).await.contains("certificate"));
+    // Another one that is trusted for itself is not this one.
+    let mistaken = redis.gateway(|section| section.ca_file = redis.path("client.pem")).await;
+    assert!(fault(&mistaken).await.contains("certificate"));
+    for gateway in [&wary, &mistaken] {
+        assert_eq!(gateway.get("/readyz").send().await.unwrap().status(), 503);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_needs_that_name() {
+    let redis = OverTls::start(&["redis.internal"], false).await;
+    let by_host = redis.gateway(|_| {}).await;
+    assert!(fault(&by_host).await.contains("certificate"));
+    let by_name = redis.gateway(|section| section.server_name = "redis.internal".to_owned()).await;
+    by_name.ready().await;
+    let wrong = redis.gateway(|section| section.server_name = "redis.example".to_owned()).await;
+    assert!(fault(&wrong).await.contains("certificate"));
+}
+
+#[tokio::test]
+async fn a_redis_that_asks_for_our_certificate_gets_it() {
+    let redis = OverTls::start(&["127.0.0.1"], true).await;
+    let known = redis
+        .gateway(|section| {
+            section.client_cert = redis.path("client.pem");
+            section.client_key = redis.path("client.key");
+        })
+        .await;
+    known.ready().await;
+    known.publishes().await;
+    let unknown = redis.gateway(|_| {}).await;
+    fault(&unknown).await;
+    assert_eq!(unknown.get("/readyz").send().await.unwrap().status(), 503);
 }
 
 #[tokio::test]

@@ -73,6 +73,14 @@ impl TestGateway {
             .await;
     }
 
+    /// Waits until what is published goes out.
+    pub(crate) async fn publishes(&self) {
+        wait_for("a way out", async || {
+            self.metric("sluice_publishing_up{source=\"redis\"}").await > 0.5
+        })
+        .await;
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

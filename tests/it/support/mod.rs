@@ -8,6 +8,8 @@ mod gateway;
 pub(crate) mod models;
 mod protocol;
 mod redis;
+mod relay;
+mod witness;
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,6 +21,8 @@ pub(crate) use connection::{Connection, get};
 pub(crate) use gateway::TestGateway;
 pub(crate) use protocol::{Protocol, over_each_protocol};
 pub(crate) use redis::Redis;
+pub(crate) use relay::Relay;
+pub(crate) use witness::Witness;
 
 /// How long anything may take before the test fails. Long: the machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,10 +34,7 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 /// Asks again and again until `condition` holds, and fails the test when it does not come to.
-pub(crate) async fn wait_for<F: Future<Output = bool>>(
-    what: &str,
-    mut condition: impl FnMut() -> F,
-) {
+pub(crate) async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

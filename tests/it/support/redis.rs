@@ -3,6 +3,9 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use redis::FromRedisValue;
+use redis::aio::MultiplexedConnection;
+
 use super::wait_for;
 
 pub(crate) struct Redis {
@@ -62,11 +65,30 @@ impl Redis {
             value.len()
         );
         std::fs::write(self.directory.path().join("state.aof"), command).unwrap();
-        let previous = self.arguments.clone();
-        self.arguments
-            .extend(["--appendonly", "yes", "--appendfilename", "state.aof"].map(str::to_owned));
+        self.run_once_with(&["--appendonly", "yes", "--appendfilename", "state.aof"]).await;
+    }
+
+    /// Starts the server again on the data it has now, which takes it about two seconds to load:
+    /// meanwhile it takes subscriptions and reads nothing.
+    pub(crate) async fn run_loading(&mut self) {
+        wait_for("data", async || self.cli(&["PING"]) == "PONG").await;
+        let mut fill = redis::pipe();
+        for n in 0..2000 {
+            fill.set(format!("filler:{n}"), "x".repeat(200)).ignore();
+        }
+        fill.query_async::<()>(&mut self.connection().await).await.unwrap();
+        self.cli(&["SAVE"]);
+        self.kill();
+        let slowly =
+            ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "2048"];
+        self.run_once_with(&slowly).await;
+    }
+
+    async fn run_once_with(&mut self, arguments: &[&str]) {
+        let usual = self.arguments.clone();
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self.run().await;
-        self.arguments = previous;
+        self.arguments = usual;
     }
 
     pub(crate) fn free_port() -> u16 {
@@ -79,10 +101,37 @@ impl Redis {
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
+    /// A connection of the test's own.
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Runs a command; any bytes may be its arguments.
+    pub(crate) async fn run_command<T: FromRedisValue>(&self, words: &[&[u8]]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.connection().await).await.unwrap()
+    }
+
+    /// Ends connections, as an operator does: those of a type such as `pubsub` or `normal`.
+    pub(crate) fn end_connections(&self, kind: &str) {
+        self.cli(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]);
+    }
+
+    /// Makes saving to disk fail, whereupon Redis takes no writes.
+    pub(crate) async fn cannot_save(&self) {
+        std::fs::remove_dir_all(self.directory.path()).unwrap();
+        self.cli(&["CONFIG", "SET", "save", "3600 1"]);
+        self.cli(&["BGSAVE"]);
+        wait_for("a failure", async || self.cli(&["SET", "x", "1"]).contains("MISCONF")).await;
+    }
+
     /// Publishes any bytes.
     pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = self.connection().await;
         let publish = redis::cmd("PUBLISH")
             .arg(channel)
             .arg(payload)

@@ -258,11 +258,12 @@ impl Core {
         self.subscriptions += filters.len();
         let shard = (0..self.load.len()).min_by_key(|&shard| self.load.get(shard)).unwrap_or(0);
         for filter in &*filters {
-            let counts = self.interest.entry(filter);
-            counts.resize(self.load.len(), 0);
-            if let Some(count) = counts.get_mut(shard) {
-                *count += 1;
-            }
+            self.interest.change(filter, |counts| {
+                counts.resize(self.load.len(), 0);
+                if let Some(count) = counts.get_mut(shard) {
+                    *count += 1;
+                }
+            });
             self.coverage.occupy(filter);
         }
         let from = self.start_from(&filters, resume, snapshot);

@@ -21,6 +21,7 @@ mod histories;
 mod history;
 mod inlet;
 mod names;
+mod patterns;
 mod rule;
 mod shard;
 mod snapshot;

@@ -161,7 +161,7 @@ impl Shard {
         };
         let key = self.subscribers.insert(entry);
         for filter in &*filters {
-            self.topics.entry(filter).push(key);
+            self.topics.change(filter, |keys| keys.push(key));
         }
         let start = Start { position, from, unreadable, waker: self.wakes.waker(key) };
         self.signal(key, Signal::Start(Box::new(start)));

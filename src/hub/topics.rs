@@ -1,55 +1,38 @@
 //! Finds what belongs to a channel, exact names and patterns alike, without looking at the rest.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 
+use super::patterns::Patterns;
 use crate::event::{Channel, ChannelPattern, Filter};
 
 /// A map from filters to `T` that answers which entries a channel matches.
-///
-/// Patterns are found by their literal prefix: one look-up per distinct prefix *length* that is not
-/// longer than the channel's name, however many patterns there are.
 #[derive(Debug)]
 pub(super) struct Topics<T> {
     exact: HashMap<Channel, T>,
-    patterns: HashMap<Box<str>, Vec<(ChannelPattern, T)>>,
-    prefix_lengths: BTreeMap<usize, usize>,
-    pattern_count: usize,
+    patterns: Patterns<T>,
 }
 
 impl<T> Default for Topics<T> {
     fn default() -> Self {
-        Self {
-            exact: HashMap::new(),
-            patterns: HashMap::new(),
-            prefix_lengths: BTreeMap::new(),
-            pattern_count: 0,
-        }
+        Self { exact: HashMap::new(), patterns: Patterns::default() }
     }
 }
 
 impl<T: Default> Topics<T> {
-    /// The entry of `filter`, new if there was none.
-    pub(super) fn entry(&mut self, filter: &Filter) -> &mut T {
+    /// Changes the entry of `filter`, new if there was none.
+    pub(super) fn change(&mut self, filter: &Filter, change: impl FnOnce(&mut T)) {
         match filter {
-            Filter::Exact(channel) => self.exact.entry(channel.clone()).or_default(),
-            Filter::Pattern(pattern) => self.pattern_entry(pattern),
+            Filter::Exact(channel) => change(self.exact.entry(channel.clone()).or_default()),
+            Filter::Pattern(pattern) => {
+                if let Some(entry) = self.patterns.get_mut(pattern) {
+                    change(entry);
+                } else {
+                    let mut entry = T::default();
+                    change(&mut entry);
+                    self.patterns.insert(pattern.clone(), entry);
+                }
+            }
         }
-    }
-
-    fn pattern_entry(&mut self, pattern: &ChannelPattern) -> &mut T {
-        let group = self.patterns.entry(pattern.prefix().into()).or_insert_with(|| {
-            *self.prefix_lengths.entry(pattern.prefix().len()).or_default() += 1;
-            Vec::new()
-        });
-        let index = group.iter().position(|(known, _)| known == pattern).unwrap_or(group.len());
-        if index == group.len() {
-            group.push((pattern.clone(), T::default()));
-            self.pattern_count += 1;
-        }
-        #[expect(clippy::indexing_slicing, reason = "pushed above if it was not there")]
-        &mut group[index].1
     }
 }
 
@@ -58,61 +41,39 @@ impl<T> Topics<T> {
     pub(super) fn get_mut(&mut self, filter: &Filter) -> Option<&mut T> {
         match filter {
             Filter::Exact(channel) => self.exact.get_mut(channel),
-            Filter::Pattern(pattern) => self
-                .patterns
-                .get_mut(pattern.prefix())?
-                .iter_mut()
-                .find_map(|(known, entry)| (known == pattern).then_some(entry)),
+            Filter::Pattern(pattern) => self.patterns.get_mut(pattern),
         }
     }
 
     /// Forgets the entry of `filter`.
     pub(super) fn remove(&mut self, filter: &Filter) -> Option<T> {
-        let pattern = match filter {
-            Filter::Exact(channel) => return self.exact.remove(channel),
-            Filter::Pattern(pattern) => pattern,
-        };
-        let prefix = pattern.prefix();
-        let group = self.patterns.get_mut(prefix)?;
-        let index = group.iter().position(|(known, _)| known == pattern)?;
-        let (_, entry) = group.swap_remove(index);
-        self.pattern_count -= 1;
-        if group.is_empty() {
-            self.patterns.remove(prefix);
-            if let Some(count) = self.prefix_lengths.get_mut(&prefix.len()) {
-                *count -= 1;
-                if *count == 0 {
-                    self.prefix_lengths.remove(&prefix.len());
-                }
-            }
+        match filter {
+            Filter::Exact(channel) => self.exact.remove(channel),
+            Filter::Pattern(pattern) => self.patterns.remove(pattern),
         }
-        Some(entry)
     }
 
     /// Every entry whose filter lets `channel` pass.
     pub(super) fn matching<'a>(&'a self, channel: &'a Channel) -> impl Iterator<Item = &'a T> {
-        let name = channel.as_str();
         let exact = self.exact.get(channel);
-        let patterns = self
-            .prefix_lengths
-            .range(..=name.len())
-            .filter_map(|(&length, _)| self.patterns.get(name.get(..length)?))
-            .flatten()
-            .filter(|(pattern, _)| pattern.matches(channel))
-            .map(|(_, entry)| entry);
-        exact.into_iter().chain(patterns)
+        exact.into_iter().chain(self.patterns.matching(channel))
+    }
+
+    /// See [`Patterns::chain`].
+    pub(super) fn chain(&self, pattern: &ChannelPattern) -> usize {
+        self.patterns.chain(pattern)
     }
 
     /// How many filters have an entry.
     pub(super) fn len(&self) -> usize {
-        self.exact.len() + self.pattern_count
+        self.exact.len() + self.patterns.len()
     }
 
     /// Every filter with its entry.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Filter, &T)> {
         let exact =
             self.exact.iter().map(|(channel, entry)| (Filter::Exact(channel.clone()), entry));
-        let patterns = self.patterns.values().flatten();
+        let patterns = self.patterns.iter();
         exact.chain(patterns.map(|(pattern, entry)| (Filter::Pattern(pattern.clone()), entry)))
     }
 }
@@ -137,7 +98,7 @@ mod tests {
             let removed: Vec<_> = removed.iter().map(one).collect();
             let mut topics = Topics::<String>::default();
             for filter in &filters {
-                *topics.entry(&Filter::parse(filter).unwrap()) = filter.clone();
+                topics.change(&Filter::parse(filter).unwrap(), |entry| entry.clone_from(filter));
             }
             for filter in &removed {
                 topics.remove(&Filter::parse(filter).unwrap());

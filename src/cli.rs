@@ -149,9 +149,11 @@ pub async fn connect(settings: &Settings) -> Result<(), Failure> {
         return say("redis.url is empty: events live in the gateway's own memory");
     }
     let examined = examine(&RedisSettings::of(settings)).await;
-    let Examined { link, notes } = examined.map_err(|error| Failure::Fault(error.to_string()))?;
+    let Examined { link, notes, faults } =
+        examined.map_err(|error| Failure::Fault(error.to_string()))?;
     say(&link)?;
-    notes.iter().try_for_each(|note| say(&format!("note: {note}")))
+    notes.iter().try_for_each(|note| say(&format!("note: {note}")))?;
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Fault(faults.join("\n"))) }
 }
 
 fn explain_url(settings: &Settings, url: &str) -> Result<String, Failure> {
@@ -250,5 +252,11 @@ pub async fn publish(
     let response = request.send().await.map_err(fault)?;
     let refused = response.status().is_client_error() || response.status().is_server_error();
     let answer = response.text().await.map_err(fault)?;
-    if refused { Err(Failure::Fault(answer)) } else { say(&answer) }
+    if refused { Err(Failure::Fault(detail(&answer).unwrap_or(answer))) } else { say(&answer) }
+}
+
+/// What a problem (RFC 9457) says to people.
+fn detail(problem: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_str(problem).ok()?;
+    problem.get("detail")?.as_str().map(str::to_owned)
 }

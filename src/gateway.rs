@@ -139,7 +139,12 @@ impl Gateway {
         });
         stop.spawn(http::settle(Arc::clone(&app)));
         stop.spawn(http::serve(listener, http::routes(&app).merge(pages), Arc::clone(&app)));
-        tracing::info!(%address, source = name, "gateway started");
+        let publishing = match &app.settings {
+            settings if settings.publish_open() => "open",
+            settings if settings.publish.enabled => "closed: publish.api_key is not set",
+            _ => "off",
+        };
+        tracing::info!(%address, source = name, publishing, "gateway started");
         Ok(Self { address, stop, app })
     }
 

@@ -23,7 +23,7 @@ pub use batch::{Batch, BatchCache};
 pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
 pub use fields::Fields;
 pub use frame::{Frame, FrameCache, Variant};
-pub use payload::{Payload, PayloadError};
+pub use payload::{Payload, PayloadError, without_bare_words};
 pub use position::{Epoch, Position, PositionError};
 pub use shape::{End, Outcome, Rules, Run, Shape, ShapeId, Shaped};
 pub use text::{TextSoFar, merge};

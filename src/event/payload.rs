@@ -13,7 +13,7 @@ use super::Fields;
 pub struct Payload(Arc<str>);
 
 /// Why bytes are no payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// More bytes than the settings allow.
     #[error("the payload is larger than the limit")]
@@ -21,9 +21,9 @@ pub enum PayloadError {
     /// Not UTF-8.
     #[error("the payload is not UTF-8")]
     NotUtf8,
-    /// Not JSON.
-    #[error("the payload is not JSON")]
-    NotJson,
+    /// Not JSON: why, and where.
+    #[error("the payload is not JSON: {0}")]
+    NotJson(String),
 }
 
 impl Payload {
@@ -39,7 +39,8 @@ impl Payload {
             return Err(PayloadError::TooLarge);
         }
         let text = str::from_utf8(bytes).map_err(|_| PayloadError::NotUtf8)?;
-        serde_json::from_str::<IgnoredAny>(text).map_err(|_| PayloadError::NotJson)?;
+        serde_json::from_str::<IgnoredAny>(text)
+            .map_err(|error| PayloadError::NotJson(error.to_string()))?;
         let text = text.trim();
         if text.contains(['\r', '\n']) {
             return Ok(Self(text.replace(['\r', '\n'], " ").into()));
@@ -47,16 +48,15 @@ impl Payload {
         Ok(Self(text.into()))
     }
 
-    /// As [`Payload::parse`], for what a worker has published already. Python's `json` writes the
-    /// bare words `NaN`, `Infinity` and `-Infinity`, which JSON does not have: as values they become
-    /// `null`. Returned beside the payload: whether one did.
+    /// As [`Payload::parse`], [without bare words](without_bare_words). Returned beside the payload:
+    /// whether there was one.
     ///
     /// # Errors
     /// As [`Payload::parse`].
     pub fn parse_leniently(bytes: &[u8], limit: usize) -> Result<(Self, bool), PayloadError> {
         match Self::parse(bytes, limit) {
-            Err(PayloadError::NotJson) => {
-                let repaired = without_bare_words(bytes).ok_or(PayloadError::NotJson)?;
+            Err(PayloadError::NotJson(error)) => {
+                let repaired = without_bare_words(bytes).ok_or(PayloadError::NotJson(error))?;
                 Ok((Self::parse(&repaired, limit)?, true))
             }
             parsed => Ok((parsed?, false)),
@@ -104,9 +104,10 @@ impl Payload {
     }
 }
 
-/// The bytes with `null` in place of the bare words that are no JSON; `None` if there are none.
-/// What stands within texts is left alone.
-fn without_bare_words(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The bytes with `null` in place of the bare words `NaN`, `Infinity` and `-Infinity`, which Python's
+/// `json` writes and JSON does not have; `None` if there are none. What stands within texts is left
+/// alone.
+pub fn without_bare_words(bytes: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
     let mut repaired = Vec::with_capacity(bytes.len());
     let (mut rest, mut found, mut within_text) = (bytes, false, false);
@@ -146,10 +147,10 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_json() {
-        assert_eq!(Payload::parse(b"{", 9), Err(PayloadError::NotJson));
-        assert_eq!(Payload::parse(b"", 9), Err(PayloadError::NotJson));
-        assert_eq!(Payload::parse(b"1 2", 9), Err(PayloadError::NotJson));
-        assert_eq!(Payload::parse(b"\"\0\"", 9), Err(PayloadError::NotJson));
+        assert!(matches!(Payload::parse(b"{", 9), Err(PayloadError::NotJson(_))));
+        assert!(matches!(Payload::parse(b"", 9), Err(PayloadError::NotJson(_))));
+        assert!(matches!(Payload::parse(b"1 2", 9), Err(PayloadError::NotJson(_))));
+        assert!(matches!(Payload::parse(b"\"\0\"", 9), Err(PayloadError::NotJson(_))));
         assert_eq!(Payload::parse(b"\"\xff\"", 9), Err(PayloadError::NotUtf8));
         assert_eq!(Payload::parse(b"\"1234567890\"", 9), Err(PayloadError::TooLarge));
     }
@@ -170,7 +171,7 @@ mod tests {
         for bad in ["{NaN:1}", "nan", "--Infinity", "1NaN", "\"NaN", "{", "{\"a\":NaN"] {
             assert_eq!(leniently(bad), None, "{bad}");
         }
-        assert_eq!(Payload::parse(written.as_bytes(), 100), Err(PayloadError::NotJson));
+        assert!(matches!(Payload::parse(written.as_bytes(), 100), Err(PayloadError::NotJson(_))));
         assert_eq!(Payload::parse_leniently(b"[NaN]", 4), Err(PayloadError::TooLarge));
     }
 

@@ -127,7 +127,7 @@ impl From<PayloadError> for Problem {
     fn from(error: PayloadError) -> Self {
         let status = match error {
             PayloadError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            PayloadError::NotUtf8 | PayloadError::NotJson => StatusCode::BAD_REQUEST,
+            PayloadError::NotUtf8 | PayloadError::NotJson(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.to_string())
     }

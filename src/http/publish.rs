@@ -16,9 +16,9 @@ use subtle::ConstantTimeEq;
 
 use super::App;
 use super::problem::Problem;
-use crate::event::{Channel, Payload};
+use crate::event::{Channel, Payload, without_bare_words};
 use crate::settings::Unknown;
-use crate::source::Publication;
+use crate::source::{OWN_CHANNELS, Publication};
 
 #[derive(Debug, Deserialize)]
 struct Item<'a> {
@@ -62,7 +62,13 @@ pub(super) async fn many(
     let call = once?.0.id.or(key);
     check_id(call.as_deref())?;
     let body = body?;
-    let items: Vec<Item<'_>> = serde_json::from_slice(&body).map_err(|error| {
+    let mut items: Result<Vec<Item<'_>>, _> = serde_json::from_slice(&body);
+    let repaired = items.as_ref().err().and_then(|_| without_bare_words(&body));
+    if let Some(repaired) = &repaired {
+        items = serde_json::from_slice(repaired);
+        app.metrics.events_repaired_total.inc();
+    }
+    let items = items.map_err(|error| {
         Problem::bad_request(format!("expected [{{\"channel\",\"data\",\"id\"?}}]: {error}"))
     })?;
     if items.len() > app.settings.publish.max_events {
@@ -86,8 +92,13 @@ fn read(app: &App, channel: &str, data: &[u8], id: Option<String>) -> Result<Pub
         let detail = format!("a channel has no slash at its beginning or its end: {channel:?}");
         return Err(Problem::bad_request(detail));
     }
+    if channel.starts_with(OWN_CHANNELS) {
+        let detail = format!("channels that begin with {OWN_CHANNELS} are the gateway's own");
+        return Err(Problem::bad_request(detail));
+    }
     let channel = Channel::new(channel)?;
-    let payload = Payload::parse(data, app.settings.events.max_bytes)?;
+    let (payload, repaired) = Payload::parse_leniently(data, app.settings.events.max_bytes)?;
+    app.metrics.events_repaired_total.inc_by(u64::from(repaired));
     let payload = app.inlet.read(&channel, payload).ok_or_else(|| {
         Problem::bad_request(format!("the streams of {channel} show JSON objects only"))
     })?;

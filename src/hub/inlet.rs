@@ -32,9 +32,9 @@ pub struct Inlet {
     settings: Arc<InletSettings>,
     received: IntCounter,
     metrics: Arc<Metrics>,
-    /// The beginnings of the names of channels whose bad payloads have been logged. Bounded by
+    /// The faults that have been logged, each with the beginning of its channel's name. Bounded by
     /// [`LOGGED`].
-    logged: Arc<Mutex<HashSet<String>>>,
+    logged: Arc<Mutex<HashSet<(&'static str, String)>>>,
     listening: Arc<Mutex<Condition>>,
     publishing: Arc<Mutex<Condition>>,
     /// How often the source has been connected.
@@ -65,19 +65,18 @@ impl Room<'_> {
     }
 }
 
-/// Channels that are logged once each; beyond that, bad payloads are counted only.
+/// Faults that are logged once for each channel; beyond that, they are counted only.
 const LOGGED: usize = 1000;
 /// Bytes of a channel's name in the log: one that cannot be a name may be of any length.
 const LOGGED_BYTES: usize = 64;
 
-/// Why something was not let in. The name is its label in the metrics.
-enum Bad {
-    /// What it was published on is no channel.
-    Channel,
-    /// It is no payload, of a channel that may have listeners.
-    Payload(Channel),
-    /// It is no object.
-    NoObject(Channel),
+/// Why something was not let in.
+struct Bad {
+    /// The label in the metrics.
+    reason: &'static str,
+    /// The channel, if it is one: it may have listeners.
+    channel: Option<Channel>,
+    error: String,
 }
 
 impl Condition {
@@ -96,16 +95,6 @@ impl Condition {
             self.since = SystemTime::now();
         }
         self.fault = fault;
-    }
-}
-
-impl Bad {
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Channel => "channel",
-            Self::Payload(_) => "payload",
-            Self::NoObject(_) => "not_object",
-        }
     }
 }
 
@@ -147,10 +136,14 @@ impl Inlet {
         self.received.inc();
         match self.check(channel, payload) {
             Ok((channel, payload)) => self.send(Command::Publish(channel, payload)).await,
-            Err(Bad::Payload(channel) | Bad::NoObject(channel)) => {
-                self.send(Command::Dropped(channel)).await
+            Err(bad) => {
+                self.metrics.events_dropped_total.with_label_values(&[bad.reason]).inc();
+                self.log(channel, payload.len(), &bad);
+                match bad.channel {
+                    Some(channel) => self.send(Command::Dropped(channel)).await,
+                    None => Ok(()),
+                }
             }
-            Err(Bad::Channel) => Ok(()),
         }
     }
 
@@ -169,7 +162,7 @@ impl Inlet {
     }
 
     /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also
-    /// if it is what was known before a gap. Returns whether it can be read at all.
+    /// if it is what was known before a gap. Returns why it cannot be read, if so.
     ///
     /// # Errors
     /// When the hub has stopped.
@@ -178,12 +171,15 @@ impl Inlet {
         channel: &Channel,
         payload: &[u8],
         again: bool,
-    ) -> Result<bool, Stopped> {
-        let Ok((channel, payload)) = self.check(channel.as_str().as_bytes(), payload) else {
-            return Ok(false);
-        };
-        self.send(Command::Seed { channel, payload, again }).await?;
-        Ok(true)
+    ) -> Result<Option<String>, Stopped> {
+        match self.payload(channel, payload) {
+            Ok(payload) => {
+                let channel = channel.clone();
+                self.send(Command::Seed { channel, payload, again }).await?;
+                Ok(None)
+            }
+            Err((_, error)) => Ok(Some(error)),
+        }
     }
 
     /// The source is connected: it hears all that stands but `refused` from here on.
@@ -280,33 +276,41 @@ impl Inlet {
     }
 
     fn check(&self, channel: &[u8], payload: &[u8]) -> Result<(Channel, Payload), Bad> {
+        let no_channel = |error| Bad { reason: "channel", channel: None, error };
         let name = str::from_utf8(channel).map_err(|_| "its name is not UTF-8".to_owned());
         let name = name.and_then(|name| Channel::new(name).map_err(|error| error.to_string()));
-        let (bad, error) = match name {
-            Err(error) => (Bad::Channel, error),
-            Ok(name) => match Payload::parse_leniently(payload, self.settings.max_event_bytes) {
-                Err(error) => (Bad::Payload(name), error.to_string()),
-                Ok((payload, repaired)) => {
-                    self.metrics.events_repaired_total.inc_by(u64::from(repaired));
-                    match self.read(&name, payload) {
-                        Some(payload) => return Ok((name, payload)),
-                        None => (Bad::NoObject(name), "the payload is not an object".to_owned()),
-                    }
-                }
-            },
-        };
-        self.metrics.events_dropped_total.with_label_values(&[bad.reason()]).inc();
-        self.log(channel, payload.len(), &error);
-        Err(bad)
+        let channel = name.map_err(no_channel)?;
+        match self.payload(&channel, payload) {
+            Ok(payload) => Ok((channel, payload)),
+            Err((reason, error)) => Err(Bad { reason, channel: Some(channel), error }),
+        }
     }
 
-    fn log(&self, channel: &[u8], bytes: usize, error: &str) {
+    /// The payload, or the label of what is wrong with it and what that is.
+    fn payload(
+        &self,
+        channel: &Channel,
+        payload: &[u8],
+    ) -> Result<Payload, (&'static str, String)> {
+        let parsed = Payload::parse_leniently(payload, self.settings.max_event_bytes);
+        let (payload, repaired) = parsed.map_err(|error| ("payload", error.to_string()))?;
+        self.metrics.events_repaired_total.inc_by(u64::from(repaired));
+        let no_object = || ("not_object", "the payload is not an object".to_owned());
+        self.read(channel, payload).ok_or_else(no_object)
+    }
+
+    fn log(&self, channel: &[u8], bytes: usize, bad: &Bad) {
         let beginning = channel.get(..LOGGED_BYTES).unwrap_or(channel);
         let beginning = String::from_utf8_lossy(beginning).into_owned();
         let mut logged = self.logged.lock();
-        if logged.len() < LOGGED && logged.insert(beginning.clone()) {
-            tracing::warn!(source = self.source, channel = beginning, bytes, %error,
-                "event dropped; further ones of this channel are only counted");
+        if logged.len() < LOGGED && logged.insert((bad.reason, beginning.clone())) {
+            tracing::warn!(
+                source = self.source,
+                channel = beginning,
+                bytes,
+                error = bad.error,
+                "event dropped; further ones of this channel with this fault are only counted"
+            );
         }
     }
 

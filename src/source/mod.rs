@@ -99,6 +99,9 @@ pub trait StoredStates: Send + Sync {
     async fn refresh(&self, channels: Vec<Channel>) -> Vec<Channel>;
 }
 
+/// What the gateways' own channels begin with, this one's and others'. What is said there is no event.
+pub const OWN_CHANNELS: &str = "sluice:probe:";
+
 /// Something to publish.
 #[derive(Debug, Clone)]
 pub struct Publication {
@@ -125,6 +128,18 @@ pub enum SourceError {
     /// The broker does not answer.
     #[error("no answer in time")]
     Silent,
+    /// Nobody answers a greeting of TLS.
+    #[error("no answer to TLS in time: perhaps the port does not speak TLS")]
+    SilentTls,
+    /// What answers speaks another protocol.
+    #[error("what answers is not Redis")]
+    NoRedis,
+    /// The broker wants a password, and none is set.
+    #[error("Redis asks for a password: set redis.password or redis.password_file")]
+    NoPassword,
+    /// The broker does not take the password.
+    #[error("Redis does not take the password of user {0} (WRONGPASS)")]
+    WrongPassword(String),
     /// The connection was closed.
     #[error("the connection was closed")]
     Disconnected,
@@ -132,13 +147,8 @@ pub enum SourceError {
     #[error("this server does not speak RESP3: Redis 6 or later is needed")]
     NoResp3,
     /// It does not take what is published: a replica, for example.
-    #[error("{address} is no master but: {role}")]
-    NoMaster {
-        /// Where it is.
-        address: String,
-        /// What it says it is.
-        role: String,
-    },
+    #[error("this server is a {0}: a gateway needs the master")]
+    NoMaster(String),
     /// A right is missing without which nothing works.
     #[error("the user may not {right}: {error}")]
     Right {

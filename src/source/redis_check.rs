@@ -6,6 +6,7 @@ use tokio::select;
 
 use super::redis_connect::{Connector, RedisSettingsError};
 use super::redis_publisher::may_run_scripts;
+use super::redis_publishing::try_transaction;
 use super::{RedisSettings, SourceError};
 use crate::event::ChannelPattern;
 
@@ -16,6 +17,8 @@ pub struct Examined {
     pub link: String,
     /// What is missing or worth knowing, each a sentence.
     pub notes: Vec<String>,
+    /// What is missing without which a gateway does not connect, each a sentence.
+    pub faults: Vec<String>,
 }
 
 /// Why nothing was found.
@@ -44,12 +47,13 @@ pub async fn examine(settings: &RedisSettings) -> Result<Examined, ExamineError>
     let failed = |error| ExamineError::Redis { address: connector.to_string(), error };
     let config = AsyncConnectionConfig::new().set_push_sender(|_| Ok::<(), ()>(()));
     let (connection, mut driver, server) = connector.connect(config).await.map_err(failed)?;
-    let mut trial = Trial { connection, notes: Vec::new() };
+    let mut trial = Trial { connection, notes: Vec::new(), faults: Vec::new() };
     let trying = async {
         trial.database(&connector);
         trial.own_channel().await?;
         trial.patterns(&settings.patterns).await?;
         trial.keys(settings).await?;
+        trial.transactions().await?;
         trial.ids().await
     };
     select! {
@@ -58,12 +62,13 @@ pub async fn examine(settings: &RedisSettings) -> Result<Examined, ExamineError>
     }
     let (user, role, version) = (connector.user(), server.role, server.version);
     let link = format!("{connector} as user {user}: {role}, version {version}");
-    Ok(Examined { link, notes: trial.notes })
+    Ok(Examined { link, notes: trial.notes, faults: trial.faults })
 }
 
 struct Trial {
     connection: MultiplexedConnection,
     notes: Vec<String>,
+    faults: Vec<String>,
 }
 
 impl Trial {
@@ -71,19 +76,28 @@ impl Trial {
         self.notes.push(note.into());
     }
 
+    /// What Redis says against a command; `None`: nothing.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    async fn refusal(&mut self, command: &Cmd) -> Result<Option<RedisError>, RedisError> {
+        match command.query_async::<Value>(&mut self.connection).await {
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::Io) => Err(error),
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
     /// Notes what is not allowed.
     ///
     /// # Errors
     /// When the connection is lost.
     async fn may(&mut self, command: &Cmd, what: &str) -> Result<bool, RedisError> {
-        match command.query_async::<Value>(&mut self.connection).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::Io) => Err(error),
-            Err(error) => {
-                self.note(format!("the user may not {what}: {error}"));
-                Ok(false)
-            }
+        let refusal = self.refusal(command).await?;
+        if let Some(error) = &refusal {
+            self.note(format!("the user may not {what}: {error}"));
         }
+        Ok(refusal.is_none())
     }
 
     fn database(&mut self, connector: &Connector) {
@@ -98,15 +112,40 @@ impl Trial {
 
     async fn own_channel(&mut self) -> Result<(), RedisError> {
         const OWN: &str = "sluice:probe:check";
-        self.may(cmd("SUBSCRIBE").arg(OWN), "subscribe to sluice:probe:*").await?;
-        self.may(cmd("PUBLISH").arg(OWN).arg(""), "publish to sluice:probe:*").await?;
+        for (command, what) in [
+            (cmd("SUBSCRIBE").arg(OWN), "subscribe to sluice:probe:*"),
+            (cmd("PUBLISH").arg(OWN).arg(""), "publish to sluice:probe:*"),
+        ] {
+            if let Some(error) = self.refusal(command).await? {
+                let fault =
+                    format!("the user may not {what}, and no gateway works without: {error}");
+                self.faults.push(fault);
+            }
+        }
+        self.may(cmd("UNSUBSCRIBE").arg(OWN), "run UNSUBSCRIBE: channels stay subscribed").await?;
+        Ok(())
+    }
+
+    /// An empty one, and whether it would do.
+    async fn transactions(&mut self) -> Result<(), RedisError> {
+        if let Err(error) = try_transaction(&mut self.connection).await {
+            self.note(format!("the user may not publish several events in one call: {error}"));
+        }
         Ok(())
     }
 
     async fn patterns(&mut self, patterns: &[ChannelPattern]) -> Result<(), RedisError> {
+        let mut refused = Vec::new();
+        let mut refusal = None;
         for pattern in patterns {
-            let what = format!("listen to {pattern} (redis.patterns)");
-            self.may(cmd("PSUBSCRIBE").arg(pattern.as_str()), &what).await?;
+            if let Some(error) = self.refusal(cmd("PSUBSCRIBE").arg(pattern.as_str())).await? {
+                refused.push(pattern.as_str());
+                refusal = Some(error);
+            }
+        }
+        if let Some(error) = refusal {
+            let patterns = refused.join(", ");
+            self.note(format!("the user may not listen to {patterns} (redis.patterns): {error}"));
         }
         Ok(())
     }
@@ -123,7 +162,8 @@ impl Trial {
                 let can = self.may(cmd("GET").arg(&example), &what).await?;
                 if can {
                     self.note(format!(
-                        "the user may not run STRLEN and GETRANGE: {key} is read whole, key by key"
+                        "the user may not run STRLEN and GETRANGE: each {key} is read by itself, and \
+                         however large it is"
                     ));
                 }
             }
@@ -135,6 +175,9 @@ impl Trial {
         let what = "publish events with an id (EVALSHA, SCRIPT LOAD)";
         if let Err(error) = may_run_scripts(&mut self.connection).await {
             self.note(format!("the user may not {what}: {error}"));
+            return Ok(());
+        }
+        if !self.may(cmd("SCRIPT").arg("LOAD").arg("return 0"), what).await? {
             return Ok(());
         }
         let key = "sluice:published:check";

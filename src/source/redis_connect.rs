@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
+    AsyncConnectionConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
     RedisConnectionInfo, RedisError, Value,
 };
 use rustls::pki_types::ServerName;
@@ -121,7 +121,7 @@ impl Connector {
             let (mut connection, driver) =
                 MultiplexedConnection::new_with_config(&info, stream, config)
                     .await
-                    .map_err(explain)?;
+                    .map_err(|error| self.explain(error))?;
             let mut driver: Driver = Box::pin(driver);
             let server = tokio::select! {
                 () = &mut driver => Err(SourceError::Disconnected),
@@ -129,7 +129,9 @@ impl Connector {
             }?;
             Ok((connection, driver, server))
         };
-        timeout(self.timeout, connecting).await.unwrap_or(Err(SourceError::Silent))
+        let is_tls = matches!(self.way, Way::Tcp { tls: Some(_), .. });
+        let silent = if is_tls { SourceError::SilentTls } else { SourceError::Silent };
+        timeout(self.timeout, connecting).await.unwrap_or(Err(silent))
     }
 
     /// Who answers on `connection`.
@@ -143,12 +145,29 @@ impl Connector {
     ) -> Result<Server, SourceError> {
         let mut hello = redis::cmd("HELLO");
         hello.arg(3).arg("SETNAME").arg(&self.name);
-        let server = Server::read(hello.query_async(connection).await.map_err(explain)?);
+        let answer = hello.query_async(connection).await;
+        let server = Server::read(answer.map_err(|error| self.explain(error))?);
         if server.role == "master" {
             return Ok(server);
         }
-        let address = self.to_string();
-        Err(SourceError::NoMaster { address, role: server.role })
+        Err(SourceError::NoMaster(server.role))
+    }
+
+    /// What an error means to the people who set up the gateway.
+    fn explain(&self, error: RedisError) -> SourceError {
+        let text = error.to_string().to_ascii_lowercase();
+        match error.code() {
+            Some("NOAUTH") => SourceError::NoPassword,
+            Some("WRONGPASS") => SourceError::WrongPassword(self.user().to_owned()),
+            _ if error.kind() == ErrorKind::Parse || text.contains("incompatible type") => {
+                SourceError::NoRedis
+            }
+            // What an old Redis says to `HELLO`.
+            _ if text.contains("unknown command") || text.contains("noproto") => {
+                SourceError::NoResp3
+            }
+            _ => SourceError::Redis(error),
+        }
     }
 
     async fn info_with_password(&self) -> Result<RedisConnectionInfo, SourceError> {
@@ -218,15 +237,6 @@ pub(super) fn in_words(error: &RedisError) -> String {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
     }
-}
-
-/// What an old Redis says to `HELLO` helps nobody.
-fn explain(error: RedisError) -> SourceError {
-    let text = error.to_string().to_ascii_lowercase();
-    if text.contains("unknown command") || text.contains("noproto") {
-        return SourceError::NoResp3;
-    }
-    SourceError::Redis(error)
 }
 
 /// `sluice:HOST:PROCESS`: what an operator who looks at `CLIENT LIST` wants to know.

@@ -10,11 +10,13 @@ use redis::{RedisError, Script, pipe};
 use super::redis_connect::{in_words, is_of_connection};
 use super::redis_publishing::Publishing;
 use super::{Publication, PublishError, Publisher};
+use crate::telemetry::Flood;
 
 pub(super) struct RedisPublisher {
     pub(super) link: Publishing,
     /// How long an id is remembered.
     pub(super) window: Duration,
+    pub(super) failures: Flood,
 }
 
 /// Publishes what has no id, or an id that was not published before. `ARGV`: for how many
@@ -95,8 +97,13 @@ impl Publisher for RedisPublisher {
     async fn publish(&self, publications: Vec<Publication>) -> Result<usize, PublishError> {
         let away = || PublishError::Unavailable("the event source is not connected".to_owned());
         let mut connection = self.link.connection().ok_or_else(away)?;
-        let published = if publications.iter().any(|publication| publication.id.is_some()) {
+        let refused = self.link.no_transactions().filter(|_| publications.len() > 1);
+        let published = if publications.is_empty() {
+            Ok(0)
+        } else if publications.iter().any(|publication| publication.id.is_some()) {
             self.publish_once(&mut connection, &publications).await
+        } else if let Some(message) = refused {
+            Err(Failure::Known(PublishError::Refused { channel: None, message }))
         } else {
             // In this order on the connection, at the cost of one.
             let asked = connection.clone();
@@ -105,12 +112,20 @@ impl Publisher for RedisPublisher {
             let confirmed = confirmed.map_err(PublishError::Unconfirmed).map_err(Failure::Known);
             published.and_then(|known| confirmed.map(|()| known))
         };
-        published.map_err(|failure| match failure {
-            Failure::Known(error) => error,
-            Failure::Redis(error) => {
-                self.link.report(&error);
-                understood(&error, &publications)
+        published.map_err(|failure| {
+            let error = match failure {
+                Failure::Known(error) => error,
+                Failure::Redis(error) => {
+                    self.link.report(&error);
+                    understood(&error, &publications)
+                }
+            };
+            // A conflict is between two publishers; Redis has nothing to do with it.
+            let is_of_redis = !matches!(error, PublishError::Conflict { .. });
+            if is_of_redis && let Some(times) = self.failures.count() {
+                tracing::warn!(%error, times, "publications failed; this is the last");
             }
+            error
         })
     }
 }
@@ -235,12 +250,16 @@ fn server_error(text: &str) -> RedisError {
 fn understood(error: &RedisError, publications: &[Publication]) -> PublishError {
     // That of a transaction holds those of its commands.
     let of_commands = error.clone().into_server_errors();
-    let refused = of_commands.iter().flat_map(|errors| errors.iter());
-    let refused = refused.filter(|(_, error)| error.code() == "NOPERM").map(|(at, _)| *at).next();
+    let mut of_commands = of_commands.iter().flat_map(|errors| errors.iter());
+    let refused = of_commands.find(|(_, error)| error.code() == "NOPERM");
     if refused.is_some() || error.code() == Some("NOPERM") {
         let alone = (publications.len() == 1).then_some(0);
-        let publication = refused.or(alone).and_then(|at| publications.get(at));
-        let message = error.detail().unwrap_or("the broker does not allow this").to_owned();
+        let at = refused.map(|(at, _)| *at).or(alone);
+        let message = refused.map_or(error.detail(), |(_, error)| error.details());
+        let message = message.unwrap_or("the broker does not allow this").to_owned();
+        // It may also be the command or a key that the user may not use.
+        let publication = at.and_then(|at| publications.get(at));
+        let publication = publication.filter(|_| message.contains("channel"));
         return PublishError::Refused {
             channel: publication.map(|publication| publication.channel.clone()),
             message,

@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::redis_connect::{Connector, Driver, is_of_connection};
+use super::redis_connect::{Connector, Driver, in_words, is_of_connection};
 use super::{Backoff, SourceError};
 use crate::hub::Inlet;
 
@@ -38,6 +38,8 @@ struct Shared {
 
 struct State {
     connection: Option<MultiplexedConnection>,
+    /// What Redis says against several publications in one transaction. It would run them one by one.
+    no_transactions: Option<String>,
     /// Since when there has been one, or none.
     since: Instant,
     /// What somebody has found.
@@ -46,7 +48,7 @@ struct State {
 
 impl State {
     fn new(connection: Option<MultiplexedConnection>) -> Self {
-        Self { connection, since: Instant::now(), fault: None }
+        Self { connection, no_transactions: None, since: Instant::now(), fault: None }
     }
 }
 
@@ -65,6 +67,11 @@ impl Publishing {
     /// The connection, if there is one.
     pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
         self.0.state.borrow().connection.clone()
+    }
+
+    /// Why Redis does not take several publications as one; `None`: it does.
+    pub(super) fn no_transactions(&self) -> Option<String> {
+        self.0.state.borrow().no_transactions.clone()
     }
 
     /// Waits until there is a connection, if one was lost a moment ago.
@@ -140,9 +147,9 @@ impl Publishing {
                 Err(error) => error,
             };
             if inlet.publishing().is_up() {
-                tracing::warn!(address = %connector, %error, "publishing link lost");
+                tracing::warn!(address = %connector, %error, "publishing lost");
             } else if attempt == 0 || attempt.is_power_of_two() {
-                tracing::warn!(address = %connector, %error, attempt, "publishing link not reached");
+                tracing::warn!(address = %connector, %error, attempt, "publishing not connected");
             }
             inlet.publishes_not(&error.to_string());
             // One that has held for a while is made anew at once.
@@ -166,10 +173,16 @@ impl Publishing {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first look comes before anybody uses it.
         let mut looked = false;
+        let mut no_transactions = None;
         let error = loop {
             let look = async {
                 check.tick().await;
-                self.look(&mut connection).await
+                self.look(&mut connection).await?;
+                if !looked {
+                    let tried = try_transaction(&mut connection).await;
+                    no_transactions = tried.err().map(|error| in_words(&error));
+                }
+                Ok(())
             };
             tokio::select! {
                 () = &mut driver => break SourceError::Disconnected,
@@ -186,9 +199,11 @@ impl Publishing {
             }
             if !looked {
                 looked = true;
-                self.0.state.send_replace(State::new(Some(connection.clone())));
+                let no_transactions = no_transactions.take();
+                let connection = Some(connection.clone());
+                self.0.state.send_replace(State { no_transactions, ..State::new(connection) });
                 inlet.publishes();
-                tracing::info!(address = %self.0.connector, "publishing link up");
+                tracing::info!(address = %self.0.connector, "publishing connected");
             }
         };
         self.0.state.send_if_modified(|state| {
@@ -210,4 +225,17 @@ impl Publishing {
             _ => Ok(()),
         }
     }
+}
+
+/// Runs a transaction in which nothing is done.
+///
+/// # Errors
+/// When the user may not, or the connection is lost.
+pub(super) async fn try_transaction(
+    connection: &mut MultiplexedConnection,
+) -> Result<(), RedisError> {
+    for command in ["MULTI", "EXEC"] {
+        redis::cmd(command).query_async::<()>(connection).await?;
+    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ use super::redis_publishing::Publishing;
 use super::redis_settings::RedisSettings;
 use super::redis_states::RedisStates;
 use super::redis_subscriptions::{Live, Step, Subscriptions};
-use super::{Publisher, Source, SourceError, StoredStates};
+use super::{OWN_CHANNELS, Publisher, Source, SourceError, StoredStates};
 use crate::event::{Channel, ChannelPattern, Epoch};
 use crate::hub::{Demand, Inlet};
 use crate::shutdown::Stop;
@@ -55,9 +55,6 @@ impl fmt::Debug for RedisPubSub {
         f.debug_struct("RedisPubSub").field("channel", &self.own_channel).finish_non_exhaustive()
     }
 }
-
-/// What the gateways' own channels start with, this one's and others'. What is said there is no event.
-const OWN_CHANNELS: &str = "sluice:probe:";
 
 /// The connection of the subscriptions, as long as it lasts.
 struct Link {
@@ -212,8 +209,8 @@ impl RedisPubSub {
 
     async fn tell_refused(&self, channels: Vec<Channel>, inlet: &Inlet) -> Result<(), SourceError> {
         for channel in &channels {
-            if let Some(count) = self.refusals.count() {
-                tracing::warn!(%channel, count, "channels refused by Redis");
+            if let Some(times) = self.refusals.count() {
+                tracing::warn!(%channel, times, "channels refused by Redis (NOPERM); this is the last");
             }
         }
         count_refusals(inlet, "channel", channels.len());
@@ -335,7 +332,8 @@ impl Source for RedisPubSub {
 
     fn publisher(&self) -> Arc<dyn Publisher> {
         let window = self.settings.idempotency_window;
-        Arc::new(RedisPublisher { link: self.publishing.clone(), window })
+        let failures = Flood::default();
+        Arc::new(RedisPublisher { link: self.publishing.clone(), window, failures })
     }
 
     fn stored_states(&self) -> Option<Arc<dyn StoredStates>> {
@@ -417,7 +415,11 @@ async fn unsubscribe(
     mut connection: MultiplexedConnection,
     channels: Vec<Channel>,
 ) -> Result<Done, SourceError> {
-    connection.unsubscribe(names(&channels)).await?;
+    match connection.unsubscribe(names(&channels)).await {
+        // What comes of channels that nobody wants is left.
+        Err(error) if error.code() == Some("NOPERM") => {}
+        done => done?,
+    }
     Ok(Done::Unsubscribed(channels))
 }
 

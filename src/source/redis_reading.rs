@@ -166,9 +166,7 @@ impl Reading {
             Found::Nothing => {}
             Found::Value(value) => {
                 for channel in &asked.channels {
-                    if !inlet.seed(channel, &value, asked.again).await? {
-                        fault = Some("it is not a payload".to_owned());
-                    }
+                    fault = inlet.seed(channel, &value, asked.again).await?.or(fault);
                 }
             }
             Found::Unreadable(error) => fault = Some(error),
@@ -177,8 +175,8 @@ impl Reading {
         let is_readable = fault.is_none();
         if let Some(fault) = fault {
             inlet.metrics().states_unreadable_total.inc();
-            if let Some(count) = self.unreadable.count() {
-                tracing::warn!(key, fault, count, "stored state cannot be read");
+            if let Some(times) = self.unreadable.count() {
+                tracing::warn!(key, fault, times, "stored states cannot be read; this is the last");
             }
         }
         for waiting in asked.waiting {

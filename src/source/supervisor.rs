@@ -55,7 +55,7 @@ pub async fn supervise(
             tracing::warn!(source = source.name(), %address, %error,
                 up_seconds = started.elapsed().as_secs(), "source lost");
         } else if attempt == 0 || attempt.is_power_of_two() {
-            tracing::warn!(source = source.name(), %address, %error, attempt, "source not reached");
+            tracing::warn!(source = source.name(), %address, %error, attempt, "source not connected");
         }
         if inlet.lost(&error.to_string()).await.is_err() {
             return;

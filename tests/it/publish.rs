@@ -113,6 +113,35 @@ async fn what_is_not_json_is_refused() {
 }
 
 #[tokio::test]
+async fn numbers_that_json_has_not_become_null() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.raw(ANY).await;
+    assert_eq!(answer(gateway.post("/api/publish/a:1", r#"{"loss":NaN}"#)).await.0, 202);
+    stream.until("data: {\"loss\":null}\n").await;
+    let items = r#"[{"channel":"a:1","data":[-Infinity,"NaN"]},{"channel":"a:2","data":1}]"#;
+    assert_eq!(answer(gateway.post("/api/publish", items)).await.0, 202);
+    stream.until("data: [null,\"NaN\"]\n").await;
+    assert!((gateway.metric("sluice_events_repaired_total").await - 2.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_refusal_says_where_the_fault_is() {
+    let gateway = TestGateway::start().await;
+    for (path, body, fault) in [
+        ("/api/publish/a:1", "{'a':1}", "key must be a string at line 1 column 2"),
+        (
+            "/api/publish/sluice:probe:x",
+            "1",
+            "channels that begin with sluice:probe: are the gateway's own",
+        ),
+    ] {
+        let (status, problem) = answer(gateway.post(path, body)).await;
+        assert_eq!(status, 400);
+        assert!(problem["detail"].as_str().unwrap().contains(fault), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused() {
     let gateway = TestGateway::start_with(|settings| {
         settings.events.max_bytes = 100;

@@ -1,7 +1,9 @@
 //! What is said of the Redis that a gateway works with: at the start, and by `check --connect`.
 
+use std::net::SocketAddr;
+
 use super::{Process, run, sluice};
-use crate::support::{EventSource, Redis, wait_for};
+use crate::support::{EventSource, Redis, TestGateway, wait_for};
 
 async fn connect(url: &str) -> (i32, String, String) {
     run(sluice(&["check", "--connect"]).env("SLUICE__REDIS__URL", url)).await
@@ -36,22 +38,34 @@ async fn what_is_missing_is_said_in_a_sentence() {
     assert_eq!(status, 0);
     for said in [
         "as user sluice: master",
-        "note: the user may not listen to alerts:* (redis.patterns): ",
-        "note: the user may not run STRLEN and GETRANGE: job_status:* is read whole, key by key",
+        "note: the user may not listen to job_progress:*, ",
+        ", alerts:*, ",
+        "note: the user may not run STRLEN and GETRANGE: each job_status:* is read by itself",
         "note: the user may not publish events with an id (EVALSHA, SCRIPT LOAD): ",
     ] {
         assert!(stdout.contains(said), "{said}: {stdout}");
     }
-    assert!(!stdout.contains("listen to alerts (redis.patterns)"), "{stdout}");
+    assert!(!stdout.contains("listen to alerts,"), "{stdout}");
+    // Without these, no gateway connects.
+    redis.cli(&["-a", "hunter2", "ACL", "SETUSER", "sluice", "resetchannels", "&alerts*"]);
+    let (status, _, stderr) = connect(&format!("redis://sluice:hunter3@{at}")).await;
+    assert_eq!(status, 70);
+    assert!(
+        stderr.contains("the user may not subscribe to sluice:probe:*, and no gateway"),
+        "{stderr}"
+    );
 
     let replica = Redis::start().await;
     replica.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let nobody = Redis::stopped(&[]);
+    let other = TestGateway::start().await;
+    let other: SocketAddr = other.address().parse().unwrap();
     for (url, fault) in [
         (format!("redis://sluice:wrong@{at}"), "WRONGPASS"),
-        (format!("redis://{at}"), "NOAUTH"),
+        (format!("redis://{at}"), "asks for a password"),
         (replica.url(), "replica"),
         (nobody.url(), "refused"),
+        (format!("redis://127.0.0.1:{}", other.port()), "what answers is not Redis"),
     ] {
         let (status, _, stderr) = connect(&url).await;
         assert_eq!(status, 70, "{stderr}");
@@ -85,7 +99,7 @@ async fn a_connection_that_redis_closes_for_being_idle_is_no_fault() {
     let url = redis.url();
     let environment = [("SLUICE__REDIS__URL", &*url), ("SLUICE__REDIS__PROBE_INTERVAL", "200ms")];
     let process = Process::start(&[], &environment).await;
-    wait_for("the line", async || process.log().contains("publishing link up")).await;
+    wait_for("the line", async || process.log().contains("publishing connected")).await;
     let connections = || redis.cli(&["CLIENT", "LIST"]).matches("name=sluice:").count();
     for round in 0..2 {
         // Its key is read.

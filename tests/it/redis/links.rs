@@ -181,6 +181,41 @@ async fn a_pattern_that_redis_refuses_ends_its_own_streams() {
 }
 
 #[tokio::test]
+async fn a_user_that_may_not_unsubscribe_keeps_its_link() {
+    let redis = Redis::start().await;
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "sluice",
+        "on",
+        ">p",
+        "allchannels",
+        "allkeys",
+        "+@all",
+        "-unsubscribe",
+    ]);
+    let gateway = TestGateway::start_with(|settings| {
+        settings.redis.url = format!("redis://sluice:p@127.0.0.1:{}", redis.port);
+        settings.events.linger = Duration::from_millis(1);
+        settings.events.linger_channels = 0;
+    })
+    .await;
+    gateway.ready().await;
+    let witness = Witness::start(&gateway, &redis).await;
+    for n in 0..20 {
+        drop(gateway.open(&format!("/api/stream?channel=left:{n}")).await);
+        let mut again =
+            gateway.open("/api/stream?channel=left:0&envelope=false&snapshot=false").await;
+        redis.cli(&["PUBLISH", "left:0", &n.to_string()]);
+        assert_eq!(again.data().await, json!(n));
+    }
+    let refused = || redis.cli(&["ACL", "LOG"]).contains("unsubscribe");
+    wait_for("a refusal", async || refused()).await;
+    let seen = witness.seen().await;
+    assert_eq!((seen.lost, seen.gaps), (0, 0), "{seen:?}");
+}
+
+#[tokio::test]
 async fn a_password_that_is_changed_needs_no_restart() {
     let redis = Redis::start_with(&["--requirepass", "first"]).await;
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -57,6 +57,27 @@ async fn a_channel_that_redis_refuses_is_403_each_time_and_nothing_of_the_call_g
 }
 
 #[tokio::test]
+async fn a_command_that_redis_refuses_is_named_and_leaves_nothing_behind() {
+    let redis = Redis::start().await;
+    let gateway = with_few_rights(&redis, &["-multi", "-script"]).await;
+    let mut stream = gateway.open("/api/stream?channel=alerts*&envelope=false").await;
+    // Without a transaction Redis would run its commands one by one.
+    for (body, command) in [
+        (items(&[("alerts", 1, None), ("alerts", 2, None)]), "'multi'"),
+        (items(&[("alerts", 1, Some("a"))]), "'script|load'"),
+    ] {
+        let (status, problem) = answer(gateway.post("/api/publish", body)).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert_eq!(status, 403, "{detail}");
+        assert!(detail.contains(command) && !detail.contains("channel alerts"), "{detail}");
+    }
+    gateway.publish("alerts", &json!({"n": 3})).await;
+    assert_eq!(stream.data().await["n"], 3);
+    let (status, accepted) = answer(gateway.post("/api/publish", "[]")).await;
+    assert_eq!((status, &accepted["accepted"]), (202, &json!(0)));
+}
+
+#[tokio::test]
 async fn the_key_of_a_call_is_that_of_each_of_its_events() {
     let redis = Redis::start().await;
     let gateway = gateway(&redis, |_| {}).await;

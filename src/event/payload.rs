@@ -104,9 +104,10 @@ impl Payload {
     }
 }
 
-/// The bytes with `null` in place of the bare words `NaN`, `Infinity` and `-Infinity`, which Python's
-/// `json` writes and JSON does not have; `None` if there are none. What stands within texts is left
-/// alone.
+/// The bytes with `null` in place of bare words; `None` if there are none.
+///
+/// Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have. What stands within
+/// texts is left alone.
 pub fn without_bare_words(bytes: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
     let mut repaired = Vec::with_capacity(bytes.len());

@@ -54,7 +54,8 @@ impl House {
             Hub::start(hub_settings(&settings), settings.server.drain, &metrics, &Stop::new())
         };
         let objects = ObjectChannels::default();
-        let inlet_settings = InletSettings { max_event_bytes: settings.events.max_bytes, objects };
+        let max_event_bytes = settings.events.max_bytes;
+        let inlet_settings = InletSettings { max_event_bytes, objects, rules: Arc::from([]) };
         let inlet = hub.inlet("bench", inlet_settings, &metrics);
         Self { settings, metrics, runtime, hub, inlet, heard: Heard::default() }
     }
@@ -84,7 +85,9 @@ impl House {
     pub(crate) fn deliver(&self, events: Vec<(Channel, Payload)>, deliveries: usize) {
         let all = self.heard.count() + deliveries as u64;
         self.wait_for(async {
-            self.inlet.room().await.unwrap().publish(events);
+            let events =
+                events.into_iter().map(|(channel, payload)| self.inlet.incoming(channel, payload));
+            self.inlet.room().await.unwrap().publish(events.collect());
             while self.heard.count() < all {
                 yield_now().await;
             }

@@ -85,11 +85,13 @@ impl Gateway {
             Some(redis) => (RedisPubSub::NAME, redis.standing()),
             None => (Embedded::NAME, Embedded::standing()),
         };
-        let hub_settings = hub_settings(&settings, &streams, standing.clone());
+        let rules = channel_rules(&streams);
+        let hub_settings = hub_settings(&settings, Arc::clone(&rules), standing.clone());
         let (hub, demand) = Hub::start(hub_settings, settings.server.drain, &metrics, &stop);
         let inlet_settings = InletSettings {
             max_event_bytes: settings.events.max_bytes,
             objects: object_channels(&streams),
+            rules: Arc::clone(&rules),
         };
         let inlet = hub.inlet(name, inlet_settings, &metrics);
         let source = source(redis, &inlet, settings.publish.idempotency_window);
@@ -139,12 +141,7 @@ impl Gateway {
         });
         stop.spawn(http::settle(Arc::clone(&app)));
         stop.spawn(http::serve(listener, http::routes(&app).merge(pages), Arc::clone(&app)));
-        let publishing = match &app.settings {
-            settings if settings.publish_open() => "open",
-            settings if settings.publish.enabled => "closed: publish.api_key is not set",
-            _ => "off",
-        };
-        tracing::info!(%address, source = name, publishing, "gateway started");
+        tracing::info!(%address, source = name, publishing = publishing(&app.settings), "gateway started");
         Ok(Self { address, stop, app })
     }
 
@@ -176,6 +173,15 @@ impl Gateway {
             self.stop.abort();
         }
         drained
+    }
+}
+
+/// Whether one can publish over HTTP, in the words of the log.
+fn publishing(settings: &Settings) -> &'static str {
+    match settings {
+        settings if settings.publish_open() => "open",
+        settings if settings.publish.enabled => "closed: publish.api_key is not set",
+        _ => "off",
     }
 }
 
@@ -220,7 +226,7 @@ fn source(redis: Option<RedisPubSub>, inlet: &Inlet, window: Duration) -> Arc<dy
 
 fn hub_settings(
     settings: &Settings,
-    streams: &Streams,
+    rules: Arc<[ChannelRule]>,
     standing: Vec<ChannelPattern>,
 ) -> HubSettings {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -230,7 +236,7 @@ fn hub_settings(
         backlog: settings.outbox.total_bytes,
         history: history_bounds(settings.history),
         snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
-        rules: channel_rules(streams),
+        rules,
         linger: Lingering {
             time: settings.events.linger,
             channels: settings.events.linger_channels,

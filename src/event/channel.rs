@@ -66,6 +66,10 @@ impl Channel {
     }
 }
 
+/// What the channels begin with on which gateways speak to themselves. Nobody else publishes there or
+/// listens.
+pub const OWN_CHANNELS: &str = "sluice:probe:";
+
 impl ChannelPattern {
     /// Checks `text` and takes it.
     ///

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
@@ -25,6 +25,16 @@ impl<'a> Fields<'a> {
     /// Every field, in the order they are written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+
+    /// Those of the object `json` that have one of these names; `None` if it is no object. Takes little
+    /// more time than looking for its end.
+    pub fn of_names(json: &'a str, names: &[impl AsRef<str>]) -> Option<Self> {
+        let mut from = serde_json::Deserializer::from_str(json);
+        let wanted = |name: &str| names.iter().any(|known| known.as_ref() == name);
+        let fields = from.deserialize_map(Object(wanted)).ok()?;
+        from.end().ok()?;
+        Some(fields)
     }
 
     /// How many there are.
@@ -48,25 +58,30 @@ impl<'a> Fields<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
+        from.deserialize_map(Object(|_: &str| true))
+    }
+}
 
-        impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
+/// Takes those fields of an object whose names it wants.
+struct Object<F>(F);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+impl<'de, F: Fn(&str) -> bool> Visitor<'de> for Object<F> {
+    type Value = Fields<'de>;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(FEW);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields(fields))
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::with_capacity(FEW);
+        while let Some(Name(name)) = map.next_key()? {
+            if (self.0)(&name) {
+                fields.push((name, map.next_value()?));
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
-
-        from.deserialize_map(Object)
+        Ok(Fields(fields))
     }
 }
 
@@ -94,16 +109,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
                 f.write_str("a name")
             }
 
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
+            fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(name)))
             }
 
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(name).into_owned().into()))
             }
         }
 
-        from.deserialize_str(Text)
+        // As bytes: half of a surrogate pair, written as an escape, is no text, and yet JSON.
+        from.deserialize_bytes(Text)
     }
 }
 
@@ -131,6 +147,20 @@ mod tests {
     #[test]
     fn of_a_name_that_is_there_twice_the_last_counts() {
         assert_eq!(fields(r#"{"a":1,"b":2,"a":3}"#).get("a").unwrap().get(), "3");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_none_of_the_others() {
+        let fields = fields(r#"{"a":1,"\ud800":2,"b":3}"#);
+        assert_eq!((fields.len(), fields.get("b").unwrap().get()), (3, "3"));
+    }
+
+    #[test]
+    fn some_are_found_without_the_others() {
+        let json = r#"{"a":[{"b":7}],"b":2,"c":{"b":8},"b":3}"#;
+        let found = Fields::of_names(json, &["b", "x"]).unwrap();
+        assert_eq!((found.len(), found.get("b").unwrap().get()), (2, "3"));
+        assert!(Fields::of_names("[1]", &["b"]).is_none());
     }
 
     #[test]

@@ -20,14 +20,14 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 pub use batch::{Batch, BatchCache};
-pub use channel::{Channel, ChannelError, ChannelPattern, Filter};
+pub use channel::{Channel, ChannelError, ChannelPattern, Filter, OWN_CHANNELS};
 pub use fields::Fields;
 pub use frame::{Frame, FrameCache, Variant};
 pub use payload::{Payload, PayloadError, without_bare_words};
 pub use position::{Epoch, Position, PositionError};
-pub use shape::{End, Outcome, Rules, Run, Shape, ShapeId, Shaped};
+pub use shape::{End, Outcome, Rules, Run, Shape, ShapeId, Shaped, Verdict, Verdicts};
 pub use text::{TextSoFar, merge};
-pub use time::{moment, now, timestamp};
+pub use time::{Made, now, timestamp};
 
 use shape::ShapeCache;
 
@@ -48,6 +48,8 @@ pub struct Event {
     pub origin: Origin,
     /// The event of the channel before this one, while it is still known.
     pub previous: Weak<Self>,
+    /// What it means to the streams that are over at some time.
+    pub verdicts: Verdicts,
     shapes: ShapeCache,
 }
 
@@ -74,6 +76,7 @@ impl Event {
             received: Instant::now(),
             origin: Origin::Heard,
             previous: Weak::new(),
+            verdicts: Verdicts::default(),
             shapes: ShapeCache::default(),
         }
     }
@@ -94,6 +97,7 @@ impl Event {
             received: oldest.received,
             origin: newest.origin,
             previous: Weak::clone(&newest.previous),
+            verdicts: newest.verdicts.clone(),
             shapes: ShapeCache::default(),
         }
     }
@@ -101,6 +105,16 @@ impl Event {
     /// The event as clients of one kind of stream get it; `None` when it is not for them.
     pub fn shaped(&self, shape: &dyn Shape) -> Option<&Shaped> {
         if self.origin == Origin::Dropped { None } else { self.shapes.get(shape, self) }
+    }
+
+    /// When it was made, if it is a report on what may be over some time.
+    pub fn report(&self) -> Option<Made> {
+        self.verdicts.iter().find(|(_, verdict)| verdict.is_report).map(|(_, verdict)| verdict.made)
+    }
+
+    /// Whether some stream is over with it.
+    pub fn is_end(&self) -> bool {
+        self.verdicts.iter().any(|(_, verdict)| verdict.end.is_some())
     }
 
     /// Whether the event has been given this shape before.

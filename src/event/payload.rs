@@ -57,7 +57,8 @@ impl Payload {
         match Self::parse(bytes, limit) {
             Err(PayloadError::NotJson(error)) => {
                 let repaired = without_bare_words(bytes).ok_or(PayloadError::NotJson(error))?;
-                Ok((Self::parse(&repaired, limit)?, true))
+                // `null` may be longer than what it stands for.
+                Ok((Self::parse(&repaired, usize::MAX)?, true))
             }
             parsed => Ok((parsed?, false)),
         }
@@ -70,7 +71,8 @@ impl Payload {
             return Some(self.clone());
         }
         let inner: Cow<'_, str> = serde_json::from_str(&self.0).ok()?;
-        Self::parse(inner.as_bytes(), usize::MAX).ok().filter(Self::is_object)
+        let (inner, _) = Self::parse_leniently(inner.as_bytes(), usize::MAX).ok()?;
+        Some(inner).filter(Self::is_object)
     }
 
     /// Whether the payload is an object.

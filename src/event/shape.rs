@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::batch::BatchCache;
 use super::frame::FrameCache;
-use super::{Channel, Event};
+use super::time::Made;
+use super::{Channel, Event, Payload};
 
 /// Turns what a publisher said into what the clients of one declared stream expect.
 ///
@@ -27,11 +28,10 @@ pub trait Shape: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether `event` alone says what the stream tells of its channel last: it is shown, and
-    /// whether the stream is over does not hang on what came before. `false` if that has to be
-    /// found out, by shaping both.
-    fn decides(&self, _event: &Event) -> bool {
-        true
+    /// What an event with this payload means to the stream. Cheaper than shaping it, and always the
+    /// same as what the shape says.
+    fn verdict(&self, _channel: &Channel, _payload: &Payload) -> Verdict {
+        Verdict::default()
     }
 
     /// The first of `events`, which a client is to get one after the other, told as one: as many as
@@ -45,6 +45,33 @@ pub trait Shape: fmt::Debug + Send + Sync {
 /// See [`Shape::id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShapeId(pub u16);
+
+/// What an event means to a stream that is over at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the stream shows it.
+    pub is_shown: bool,
+    /// Whether it has a field that the end of the stream hangs on. One that has none, such as a line of
+    /// a log, says nothing about it.
+    pub is_report: bool,
+    /// The rule whose end it is, and for how long no event takes the end back.
+    pub end: Option<(usize, Duration)>,
+    /// The rules whose end it takes back.
+    pub contradicts: Rules,
+    /// When it was made, as it says.
+    pub made: Made,
+}
+
+impl Default for Verdict {
+    /// It is shown, and says nothing about the end.
+    fn default() -> Self {
+        let (end, contradicts, made) = (None, Rules::default(), Made::Unsaid);
+        Self { is_shown: true, is_report: false, end, contradicts, made }
+    }
+}
+
+/// What an event means to each of the streams that are over at some time.
+pub type Verdicts = Box<[(ShapeId, Verdict)]>;
 
 /// An event in the shape of one stream.
 #[derive(Debug)]
@@ -128,10 +155,22 @@ pub enum Outcome {
 impl Event {
     /// Whether `later`, an event of the same channel and key, is told in the place of this one on
     /// streams of this shape. Not if it is not shown, and not as long as this one's end stands.
-    pub fn gives_way_to(&self, later: &Self, shape: &dyn Shape) -> bool {
-        let Some(shaped) = later.shaped(shape) else { return self.shaped(shape).is_none() };
-        let end = self.shaped(shape).and_then(|shaped| shaped.end.as_ref());
-        end.is_none_or(|end| shaped.end.is_some() || end.is_taken_back(self, later, shaped))
+    pub fn gives_way_to(&self, later: &Self, shape: ShapeId) -> bool {
+        let (said, says) = (self.verdict(shape), later.verdict(shape));
+        if !says.is_shown {
+            return !said.is_shown;
+        }
+        said.end.is_none_or(|(rule, latch)| {
+            says.end.is_some()
+                || says.contradicts.contains(rule) && later.received >= self.received + latch
+        })
+    }
+
+    /// What it means to streams of this shape.
+    pub fn verdict(&self, shape: ShapeId) -> Verdict {
+        let verdicts = self.verdicts.iter();
+        let mut of_shape = verdicts.filter(|(of, _)| *of == shape).map(|(_, verdict)| *verdict);
+        of_shape.next().unwrap_or_default()
     }
 }
 

@@ -34,6 +34,7 @@ impl Status {
         } else if app.stop.is_requested()
             || !app.inlet.is_connected()
             || !app.inlet.publishing().is_up()
+            || app.inlet.reading().is_some_and(|reading| !reading.is_up())
         {
             Self::Degraded
         } else {
@@ -85,15 +86,17 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
         Status::Unhealthy => "unhealthy",
         Status::Healthy | Status::Degraded => "healthy",
     };
+    let mut checks = vec![
+        check("source", &app.inlet.listening(), Some(probe)),
+        check("publishing", &app.inlet.publishing(), None),
+        json!({"name": "hub", "status": hub, "latency": answered * 1e3}),
+    ];
+    checks.extend(app.inlet.reading().map(|reading| check("states", &reading, None)));
     let body = json!({
         "status": status.as_str(),
         "timestamp": now(),
         "uptime": app.started.elapsed().as_secs_f64(),
-        "checks": [
-            check("source", &app.inlet.listening(), Some(probe)),
-            check("publishing", &app.inlet.publishing(), None),
-            {"name": "hub", "status": hub, "latency": answered * 1e3},
-        ],
+        "checks": checks,
         "version": env!("CARGO_PKG_VERSION"),
         "role": app.settings.server.role,
         "connectedClients": app.registry.open(),

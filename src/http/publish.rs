@@ -16,9 +16,9 @@ use subtle::ConstantTimeEq;
 
 use super::App;
 use super::problem::Problem;
-use crate::event::{Channel, Payload, without_bare_words};
+use crate::event::{Channel, OWN_CHANNELS, Payload, without_bare_words};
 use crate::settings::Unknown;
-use crate::source::{OWN_CHANNELS, Publication};
+use crate::source::Publication;
 
 #[derive(Debug, Deserialize)]
 struct Item<'a> {
@@ -108,6 +108,10 @@ fn read(app: &App, channel: &str, data: &[u8], id: Option<String>) -> Result<Pub
 fn check_id(id: Option<&str>) -> Result<(), Problem> {
     if id.is_some_and(|id| id.is_empty() || id.len() > MOST_ID_BYTES) {
         return Err(Problem::bad_request("an id has 1 to 256 bytes"));
+    }
+    // What of a query is not UTF-8 was replaced: ids would be the same that are not.
+    if id.is_some_and(|id| id.contains(char::REPLACEMENT_CHARACTER)) {
+        return Err(Problem::bad_request("the id is not UTF-8"));
     }
     Ok(())
 }

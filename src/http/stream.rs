@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request, State
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::App;
 use super::client::Peer;
@@ -234,21 +234,21 @@ async fn listen(
     filters: &Arc<[Filter]>,
     snapshot: bool,
 ) -> Result<Result<Vec<Channel>, Vec<Filter>>, Stopped> {
-    let listening = async {
-        let Covered { unheard, refused } = app.hub.cover(filters).await?;
-        if !refused.is_empty() {
-            return Ok(Err(refused));
-        }
-        let states = app.states.as_ref().filter(|_| snapshot && !unheard.is_empty());
-        let unreadable = match states {
-            Some(states) => states.refresh(unheard).await,
-            None => Vec::new(),
-        };
-        Ok(Ok(unreadable))
-    };
     // Over time, the stream begins with what is known. What is read later comes as an event; a gap
     // is announced when the source is back.
-    timeout(SOURCE_PATIENCE, listening).await.unwrap_or(Ok(Ok(Vec::new())))
+    let until = Instant::now() + SOURCE_PATIENCE;
+    let Ok(covered) = timeout_at(until, app.hub.cover(filters)).await else {
+        return Ok(Ok(Vec::new()));
+    };
+    let Covered { unheard, refused } = covered?;
+    if !refused.is_empty() {
+        return Ok(Err(refused));
+    }
+    let states = app.states.as_ref().filter(|_| snapshot && !unheard.is_empty());
+    Ok(Ok(match states {
+        Some(states) => states.refresh(unheard, until).await,
+        None => Vec::new(),
+    }))
 }
 
 fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {

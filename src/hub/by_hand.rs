@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::core::{Core, Delivery};
 use super::{
-    Arrival, Covered, Demand, Gap, HistoryBounds, HubSettings, Lingering, Resume, Signal,
+    Arrival, Covered, Demand, Gap, HistoryBounds, HubSettings, Incoming, Lingering, Resume, Signal,
     SnapshotBounds, Start, Subscriber, Ticket,
 };
 use crate::event::{Channel, Filter, Payload};
@@ -43,7 +43,7 @@ impl ByHand {
     }
 
     pub(crate) fn publish(&mut self, channel: Channel, payload: Payload) {
-        self.core.publish(channel, payload);
+        self.core.publish(Incoming::plain(channel, payload));
         self.deliver();
     }
 

@@ -16,13 +16,12 @@ use super::demand::{Demand, Ticket};
 use super::drops::Drops;
 use super::histories::Histories;
 use super::history::{HistoryBounds, Missed, in_order};
+use super::inlet::Incoming;
 use super::rule::ChannelRule;
 use super::snapshot::{SnapshotBounds, Snapshots};
 use super::subscriber::{Gap, GapReason, StartFrom, Subscriber};
 use super::topics::Topics;
-use crate::event::{
-    Channel, ChannelPattern, Epoch, Event, Filter, Origin, Payload, Position, moment,
-};
+use crate::event::{Channel, ChannelPattern, Epoch, Event, Filter, Made, Origin, Position};
 
 /// How the hub is set up.
 #[derive(Debug, Clone)]
@@ -133,12 +132,11 @@ impl Core {
     ///
     /// What comes of a channel that is not heard from a known place on is left: something may be
     /// missing before it, of which nobody has been told yet.
-    pub(super) fn publish(&mut self, channel: Channel, payload: Payload) {
-        if !self.coverage.hears(&channel) {
-            return;
+    pub(super) fn publish(&mut self, incoming: Incoming) {
+        if self.coverage.hears(&incoming.channel) {
+            let event = incoming.at(self.next_position());
+            self.take_in(event);
         }
-        let event = Event::new(channel, payload, self.next_position());
-        self.take_in(event);
     }
 
     /// Something of `channel` was not let in: whoever listens is told, at once or at the end of the
@@ -183,8 +181,8 @@ impl Core {
     /// Takes in what a key says about a channel, if it is news.
     ///
     /// `again`: after a gap the last state is said again even if it is the one known before.
-    pub(super) fn seed(&mut self, channel: Channel, payload: Payload, again: bool) {
-        let mut event = Event::new(channel, payload, self.epoch.at(self.sequence + 1));
+    pub(super) fn seed(&mut self, incoming: Incoming, again: bool) {
+        let mut event = incoming.at(self.epoch.at(self.sequence + 1));
         event.origin = Origin::Stored;
         if self.is_news(&event, again) {
             self.sequence += 1;
@@ -194,15 +192,17 @@ impl Core {
 
     /// Workers publish first and set the key after, so a channel that was heard since it is listened
     /// to is at least as new. But for an end: a report of it may have been lost on its way, and then
-    /// nothing follows. One that is older than what was heard is that of a run before.
+    /// nothing follows. What was made before the last report that was heard is of a run before, and so
+    /// may be an end of which that cannot be told.
     fn is_news(&self, stored: &Event, again: bool) -> bool {
         let Some(last) = self.snapshots.newest(&stored.channel) else { return true };
+        let made = stored.report().unwrap_or(Made::Unsaid);
+        let is_before = made.is_before(self.snapshots.last_report(&stored.channel));
         if !self.heard_since_covered(&stored.channel, last) {
-            return again || last.payload != stored.payload;
+            let is_other = again || last.payload != stored.payload;
+            return is_other && !is_before.unwrap_or(false);
         }
-        self.may_have_ended(last, stored.received)
-            && self.snapshots.is_end(stored)
-            && !is_older(stored, last)
+        self.may_have_ended(last, stored.received) && stored.is_end() && !is_before.unwrap_or(true)
     }
 
     /// The channels among `filters` about which a key may know more than the hub.
@@ -446,10 +446,4 @@ impl Core {
     pub(super) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
-}
-
-/// Whether the stored report says that it was made before the one that was heard.
-fn is_older(stored: &Event, heard: &Event) -> bool {
-    let made = |event: &Event| event.payload.fields()?.get("timestamp").and_then(moment);
-    made(stored).zip(made(heard)).is_some_and(|(stored, heard)| stored < heard)
 }

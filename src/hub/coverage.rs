@@ -1,6 +1,6 @@
 //! From when on the node hears a channel completely: the ground on which a position is honoured.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ struct Asked {
     /// Whether somebody listens.
     occupied: bool,
     /// Those that wait until it is listened to.
-    waiting: Vec<u64>,
+    waiting: BTreeSet<u64>,
     /// Since when it is idle.
     left: Option<Instant>,
 }
@@ -162,7 +162,7 @@ impl Coverage {
         for channel in filters.iter().filter_map(Filter::exact) {
             let Some(asked) = self.ask(channel) else { continue };
             if connected && asked.live_in < connections {
-                asked.waiting.push(number);
+                asked.waiting.insert(number);
                 asked.left = None;
                 missing += 1;
             } else {
@@ -206,12 +206,13 @@ impl Coverage {
         for (number, waiting) in gone.collect::<Vec<_>>() {
             for channel in waiting.filters.iter().filter_map(Filter::exact) {
                 if let Some(asked) = self.asked.get_mut(channel) {
-                    asked.waiting.retain(|waiting| *waiting != number);
+                    asked.waiting.remove(&number);
                     self.rest(channel, now);
                 }
             }
         }
-        while self.idle.front().is_some_and(|(left, _)| now - *left >= self.linger.time) {
+        let time = self.linger.time.max(ARRIVING);
+        while self.idle.front().is_some_and(|(left, _)| now - *left >= time) {
             self.let_go();
         }
         self.let_go_of_surplus(now);
@@ -315,7 +316,7 @@ impl Coverage {
                 since: None,
                 live_in: 0,
                 occupied: false,
-                waiting: Vec::new(),
+                waiting: BTreeSet::new(),
                 left: None,
             };
             self.asked.insert(channel.clone(), asked);

@@ -9,9 +9,9 @@ use prometheus::{IntCounter, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::demand::Ticket;
-use super::rule::ObjectChannels;
+use super::rule::{ChannelRule, ObjectChannels};
 use super::{Command, Stopped};
-use crate::event::{Channel, ChannelPattern, Payload};
+use crate::event::{Channel, ChannelPattern, Event, Payload, Position, Verdicts};
 use crate::telemetry::Metrics;
 
 /// What is let in.
@@ -21,6 +21,31 @@ pub struct InletSettings {
     pub max_event_bytes: usize,
     /// Channels whose payloads have to be objects.
     pub objects: ObjectChannels,
+    /// The streams that are over at some time are among them.
+    pub rules: Arc<[ChannelRule]>,
+}
+
+/// What a publisher said, ready to be let in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Where.
+    pub channel: Channel,
+    payload: Payload,
+    verdicts: Verdicts,
+}
+
+impl Incoming {
+    /// One that means nothing to the end of any stream.
+    #[cfg(test)]
+    pub(super) fn plain(channel: Channel, payload: Payload) -> Self {
+        Self { channel, payload, verdicts: Verdicts::default() }
+    }
+
+    pub(super) fn at(self, position: Position) -> Event {
+        let mut event = Event::new(self.channel, self.payload, position);
+        event.verdicts = self.verdicts;
+        event
+    }
 }
 
 /// A source's way into the hub. Waits while the hub is busy; that is the back-pressure a broker
@@ -37,6 +62,8 @@ pub struct Inlet {
     logged: Arc<Mutex<HashSet<(&'static str, String)>>>,
     listening: Arc<Mutex<Condition>>,
     publishing: Arc<Mutex<Condition>>,
+    /// How the reading of stored states is doing; `None`: none have been read.
+    reading: Arc<Mutex<Option<Condition>>>,
     /// How often the source has been connected.
     connections: Arc<watch::Sender<u64>>,
 }
@@ -59,7 +86,7 @@ pub struct Room<'a> {
 
 impl Room<'_> {
     /// Takes in all of `events`, in their order.
-    pub fn publish(self, events: Vec<(Channel, Payload)>) {
+    pub fn publish(self, events: Vec<Incoming>) {
         self.received.inc_by(events.len() as u64);
         self.permit.send(Command::PublishAll(events));
     }
@@ -122,6 +149,7 @@ impl Inlet {
             logged: Arc::default(),
             listening: Arc::new(Mutex::new(Condition::new())),
             publishing: Arc::new(Mutex::new(Condition::new())),
+            reading: Arc::default(),
             connections: Arc::default(),
         }
     }
@@ -135,7 +163,7 @@ impl Inlet {
     pub async fn publish(&self, channel: &[u8], payload: &[u8]) -> Result<(), Stopped> {
         self.received.inc();
         match self.check(channel, payload) {
-            Ok((channel, payload)) => self.send(Command::Publish(channel, payload)).await,
+            Ok(incoming) => self.send(Command::Publish(incoming)).await,
             Err(bad) => {
                 self.metrics.events_dropped_total.with_label_values(&[bad.reason]).inc();
                 self.log(channel, payload.len(), &bad);
@@ -161,6 +189,16 @@ impl Inlet {
         self.settings.objects.read(channel, payload)
     }
 
+    /// Finds out what the payload means to the streams of `channel`, so that the hub need not.
+    pub fn incoming(&self, channel: Channel, payload: Payload) -> Incoming {
+        let rules = self.settings.rules.iter();
+        let shapes = rules.filter_map(|rule| Some((rule, rule.shape.as_ref()?)));
+        let shapes = shapes.filter(|(rule, _)| rule.is_for(&channel));
+        let verdicts = shapes.map(|(_, shape)| (shape.id(), shape.verdict(&channel, &payload)));
+        let verdicts = verdicts.collect();
+        Incoming { channel, payload, verdicts }
+    }
+
     /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also
     /// if it is what was known before a gap. Returns why it cannot be read, if so.
     ///
@@ -174,8 +212,8 @@ impl Inlet {
     ) -> Result<Option<String>, Stopped> {
         match self.payload(channel, payload) {
             Ok(payload) => {
-                let channel = channel.clone();
-                self.send(Command::Seed { channel, payload, again }).await?;
+                let incoming = self.incoming(channel.clone(), payload);
+                self.send(Command::Seed { incoming, again }).await?;
                 Ok(None)
             }
             Err((_, error)) => Ok(Some(error)),
@@ -228,6 +266,16 @@ impl Inlet {
         self.change(&self.publishing, &self.metrics.publishing_up, Some(fault));
     }
 
+    /// Stored states can be read.
+    pub fn reads(&self) {
+        self.change_reading(None);
+    }
+
+    /// Stored states cannot be read.
+    pub fn reads_not(&self, fault: &str) {
+        self.change_reading(Some(fault));
+    }
+
     /// A probe came back through the source after `took`.
     pub fn probed(&self, took: Duration) {
         let gauge = self.metrics.source_probe_seconds.with_label_values(&[self.source]);
@@ -247,6 +295,11 @@ impl Inlet {
     /// How publishing is doing.
     pub fn publishing(&self) -> Condition {
         self.publishing.lock().clone()
+    }
+
+    /// How the reading of stored states is doing; `None`: none have been read.
+    pub fn reading(&self) -> Option<Condition> {
+        self.reading.lock().clone()
     }
 
     /// Changes each time the source is connected and heard again: what was published before may
@@ -275,13 +328,20 @@ impl Inlet {
         condition.lock().change(fault.map(Into::into));
     }
 
-    fn check(&self, channel: &[u8], payload: &[u8]) -> Result<(Channel, Payload), Bad> {
+    fn change_reading(&self, fault: Option<&str>) {
+        let up = self.metrics.states_up.with_label_values(&[self.source]);
+        up.set(i64::from(fault.is_none()));
+        let mut reading = self.reading.lock();
+        reading.get_or_insert_with(Condition::new).change(fault.map(Into::into));
+    }
+
+    fn check(&self, channel: &[u8], payload: &[u8]) -> Result<Incoming, Bad> {
         let no_channel = |error| Bad { reason: "channel", channel: None, error };
         let name = str::from_utf8(channel).map_err(|_| "its name is not UTF-8".to_owned());
         let name = name.and_then(|name| Channel::new(name).map_err(|error| error.to_string()));
         let channel = name.map_err(no_channel)?;
         match self.payload(&channel, payload) {
-            Ok(payload) => Ok((channel, payload)),
+            Ok(payload) => Ok(self.incoming(channel, payload)),
             Err((reason, error)) => Err(Bad { reason, channel: Some(channel), error }),
         }
     }

@@ -46,13 +46,13 @@ pub use coverage::{Covered, Lingering};
 pub use demand::{Demand, Ticket};
 pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
-pub use inlet::{Condition, Inlet, InletSettings, Room};
+pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};
 pub use rule::{ChannelRule, ObjectChannels};
 pub use snapshot::{Last, SnapshotBounds};
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
 use self::core::{Core, Delivery};
-use crate::event::{Channel, ChannelPattern, Filter, Payload};
+use crate::event::{Channel, ChannelPattern, Filter};
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 use budget::Budget;
@@ -82,10 +82,10 @@ impl fmt::Debug for Hub {
 pub struct Stopped;
 
 enum Command {
-    Publish(Channel, Payload),
-    PublishAll(Vec<(Channel, Payload)>),
+    Publish(Incoming),
+    PublishAll(Vec<Incoming>),
     Dropped(Channel),
-    Seed { channel: Channel, payload: Payload, again: bool },
+    Seed { incoming: Incoming, again: bool },
     Connected { refused: Vec<ChannelPattern> },
     Live(Vec<(Channel, Ticket)>),
     Refused(Vec<(Channel, Ticket)>),
@@ -229,14 +229,10 @@ async fn let_others_go_first() {
 
 fn apply(core: &mut Core, command: Command) {
     match command {
-        Command::Publish(channel, payload) => core.publish(channel, payload),
-        Command::PublishAll(events) => {
-            for (channel, payload) in events {
-                core.publish(channel, payload);
-            }
-        }
+        Command::Publish(incoming) => core.publish(incoming),
+        Command::PublishAll(all) => all.into_iter().for_each(|incoming| core.publish(incoming)),
         Command::Dropped(channel) => core.dropped(channel, Instant::now()),
-        Command::Seed { channel, payload, again } => core.seed(channel, payload, again),
+        Command::Seed { incoming, again } => core.seed(incoming, again),
         Command::Connected { refused } => core.connected(&refused),
         Command::Live(channels) => core.live(&channels),
         Command::Refused(channels) => core.refuse(&channels),

@@ -21,7 +21,7 @@ struct Node<T> {
     /// More than one only if a pattern has a `*` that is not its end.
     patterns: Vec<(ChannelPattern, T)>,
     /// Ordered by the first byte of their labels; no two begin alike.
-    below: Vec<Node<T>>,
+    below: Vec<Self>,
     /// The most patterns on a way down from here, those of this node included.
     height: usize,
 }
@@ -72,6 +72,10 @@ impl<T> Patterns<T> {
 
     /// How many patterns there would be, at most, whose prefixes one name begins with, if `pattern` was
     /// among them and was not there.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the limit that asks comes with the hub's slices")
+    )]
     pub(super) fn chain(&self, pattern: &ChannelPattern) -> usize {
         let mut rest = pattern.prefix().as_bytes();
         let mut node = &self.root;
@@ -235,7 +239,7 @@ mod tests {
             let begun = |name: &str| prefixes.iter().filter(|p| name.starts_with(&***p)).count();
             let own = prefix(&asked);
             let longest = prefixes.iter().filter(|p| p.starts_with(&own)).map(|p| begun(p)).max();
-            prop_assert_eq!(patterns.chain(&pattern(&asked)), 1 + longest.unwrap_or(begun(&own)));
+            prop_assert_eq!(patterns.chain(&pattern(&asked)), 1 + longest.unwrap_or_else(|| begun(&own)));
         }
     }
 
@@ -243,7 +247,9 @@ mod tests {
     fn nothing_is_left_of_what_is_removed() {
         let mut patterns = Patterns::default();
         let texts = ["a*", "ab*", "abc*", "abd*", "*", "x*y", "x*z"];
-        texts.iter().for_each(|text| patterns.insert(pattern(text), ()));
+        for text in texts {
+            patterns.insert(pattern(text), ());
+        }
         assert_eq!(patterns.chain(&pattern("abcd*")), 5);
         for text in texts {
             assert_eq!(patterns.remove(&pattern(text)), Some(()));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::names::Names;
 use super::rule::ChannelRule;
-use crate::event::{Channel, Event, Fields, Filter, Shape, TextSoFar};
+use crate::event::{Channel, Event, Fields, Filter, Made, Shape, ShapeId, TextSoFar};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +74,8 @@ impl Last {
     pub fn for_stream(&self, shape: &dyn Shape) -> Option<&Arc<Event>> {
         let all = self.earlier.iter().chain([&self.event]);
         let shown = |event: &&Arc<Event>| event.shaped(shape).is_some();
-        let told =
-            all.reduce(|told, later| if told.gives_way_to(later, shape) { later } else { told });
+        let gives_way = |told: &Event, later: &Event| told.gives_way_to(later, shape.id());
+        let told = all.reduce(|told, later| if gives_way(told, later) { later } else { told });
         told.filter(shown)
     }
 }
@@ -130,20 +130,19 @@ impl Snapshots {
     /// Whether a stream of `channel` may end, and has not as far as is known.
     pub(super) fn may_end(&self, channel: &Channel) -> bool {
         let Some(latest) = self.channels.get(channel) else { return false };
-        let ends = |rule: &usize| {
-            let shape = self.rules.get(*rule).and_then(|rule| rule.shape.as_deref());
-            shape.is_some_and(|shape| {
-                latest.by_key.iter().any(|keyed| keyed.has_ended(*rule, shape))
-            })
+        let ends = |(rule, shape): (usize, ShapeId)| {
+            latest.by_key.iter().any(|keyed| keyed.has_ended(rule, shape))
         };
-        !latest.rules.shapes.is_empty() && !latest.rules.shapes.iter().any(ends)
+        let mut shapes = latest.rules.shapes(&self.rules).peekable();
+        shapes.peek().is_some() && !shapes.any(ends)
     }
 
-    /// Whether a stream ends with `event`.
-    pub(super) fn is_end(&self, event: &Event) -> bool {
-        let shapes = self.rules.iter().filter(|rule| rule.is_for(&event.channel));
-        let mut shapes = shapes.filter_map(|rule| rule.shape.as_deref());
-        shapes.any(|shape| event.shaped(shape).is_some_and(|shaped| shaped.end.is_some()))
+    /// When the last report of `channel` was made that is still known.
+    pub(super) fn last_report(&self, channel: &Channel) -> Made {
+        let known = self.channels.get(channel).into_iter().flat_map(|latest| &latest.by_key);
+        let events = known.flat_map(|keyed| keyed.earlier().into_iter().chain(keyed.event.clone()));
+        let reports = events.filter_map(|event| Some((event.position.sequence, event.report()?)));
+        reports.max_by_key(|(sequence, _)| *sequence).map_or(Made::Unsaid, |(_, made)| made)
     }
 
     /// What is known last of the channels that `filters` let pass, oldest first.
@@ -196,6 +195,12 @@ impl Applying {
             shapes: numbers(|rule| rule.shape.is_some()).collect(),
         }
     }
+
+    /// The shapes of streams that do not tell every event as the last, with the numbers of their rules.
+    fn shapes<'a>(&'a self, rules: &'a [ChannelRule]) -> impl Iterator<Item = (usize, ShapeId)> {
+        let shapes = self.shapes.iter();
+        shapes.filter_map(|&rule| Some((rule, rules.get(rule)?.shape.as_ref()?.id())))
+    }
 }
 
 impl Latest {
@@ -228,10 +233,7 @@ impl Latest {
         let Some(keyed) = self.by_key.get_mut(index) else { return Change { added: 0, gone } };
         let text = rule.and_then(|rule| rule.text.as_deref());
         if !text.is_some_and(|field| keyed.take_piece(event, &fields, field)) {
-            let shapes = self.rules.shapes.iter();
-            let shapes =
-                shapes.filter_map(|&rule| Some((rule, rules.get(rule)?.shape.as_deref()?)));
-            keyed.take_in(event, shapes);
+            keyed.take_in(event, self.rules.shapes(rules));
         }
         Change { added: keyed.weight(), gone }
     }
@@ -249,18 +251,14 @@ impl Keyed {
     }
 
     /// `shapes`: those of streams that do not tell every event as the last, with their numbers.
-    fn take_in<'a>(
-        &mut self,
-        event: &Arc<Event>,
-        shapes: impl Iterator<Item = (usize, &'a dyn Shape)>,
-    ) {
+    fn take_in(&mut self, event: &Arc<Event>, shapes: impl Iterator<Item = (usize, ShapeId)>) {
         let before = self.event.replace(Arc::clone(event));
         let Some(before) = before else { return };
         for (rule, shape) in shapes {
             let known = self.earlier.iter().position(|(of, _)| *of == rule);
             let told =
                 known.map_or_else(|| Arc::clone(&before), |at| self.earlier.swap_remove(at).1);
-            if !shape.decides(event) && !told.gives_way_to(event, shape) {
+            if !told.gives_way_to(event, shape) {
                 self.earlier.push((rule, told));
             }
         }
@@ -268,10 +266,10 @@ impl Keyed {
     }
 
     /// Whether it has come to its end on streams of the rule.
-    fn has_ended(&self, rule: usize, shape: &dyn Shape) -> bool {
+    fn has_ended(&self, rule: usize, shape: ShapeId) -> bool {
         let earlier = self.earlier.iter().find(|(of, _)| *of == rule).map(|(_, event)| event);
         let told = earlier.or(self.event.as_ref());
-        told.and_then(|event| event.shaped(shape)).is_some_and(|shaped| shaped.end.is_some())
+        told.is_some_and(|event| event.verdict(shape).end.is_some())
     }
 
     /// The earlier events, each once, oldest first.

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::event::{ChannelPattern, Position};
+use crate::event::{ChannelPattern, Payload, Position};
 
 /// Writes down what it is told.
 #[derive(Clone, Default)]
@@ -88,7 +88,7 @@ fn settings(shards: usize) -> HubSettings {
 }
 
 fn inlet_settings() -> InletSettings {
-    InletSettings { max_event_bytes: 100, objects: ObjectChannels::default() }
+    InletSettings { max_event_bytes: 100, objects: ObjectChannels::default(), rules: Arc::from([]) }
 }
 
 fn filters(texts: &[String]) -> Arc<[Filter]> {
@@ -119,7 +119,8 @@ impl Machine {
 
     fn publish(&mut self, channel: &str) {
         let channel = Channel::new(channel).unwrap();
-        self.core.publish(channel.clone(), Payload::parse(b"1", 1).unwrap());
+        let payload = Payload::parse(b"1", 1).unwrap();
+        self.core.publish(Incoming::plain(channel.clone(), payload));
         self.said.push((self.core.position().sequence, channel));
         self.collect();
     }

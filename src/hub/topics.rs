@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use super::patterns::Patterns;
-use crate::event::{Channel, ChannelPattern, Filter};
+use crate::event::{Channel, Filter};
 
 /// A map from filters to `T` that answers which entries a channel matches.
 #[derive(Debug)]
@@ -57,11 +57,6 @@ impl<T> Topics<T> {
     pub(super) fn matching<'a>(&'a self, channel: &'a Channel) -> impl Iterator<Item = &'a T> {
         let exact = self.exact.get(channel);
         exact.into_iter().chain(self.patterns.matching(channel))
-    }
-
-    /// See [`Patterns::chain`].
-    pub(super) fn chain(&self, pattern: &ChannelPattern) -> usize {
-        self.patterns.chain(pattern)
     }
 
     /// How many filters have an entry.

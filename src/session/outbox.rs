@@ -24,6 +24,8 @@ pub struct OutboxSettings {
 pub struct Outbox {
     settings: OutboxSettings,
     queue: VecDeque<Outgoing>,
+    /// How many events are in it.
+    events: usize,
     bytes: usize,
     /// Whether what is pushed is what the client missed, and how many bytes of that wait.
     replaying: bool,
@@ -48,6 +50,7 @@ impl Outbox {
         Self {
             settings,
             queue: VecDeque::new(),
+            events: 0,
             bytes: 0,
             replaying: false,
             replayed: 0,
@@ -58,7 +61,7 @@ impl Outbox {
     pub(super) fn push(&mut self, outgoing: Outgoing, shape: &dyn Shape) -> Pushed {
         let weight = outgoing.weight(shape);
         let mut merged = 0;
-        if !self.has_room(weight) {
+        if !self.has_room(&outgoing, weight) {
             match self.settings.class {
                 DeliveryClass::State if !self.replaying => {
                     return self.push_over(outgoing, weight, shape);
@@ -66,7 +69,7 @@ impl Outbox {
                 DeliveryClass::Text => merged = self.merge(shape),
                 DeliveryClass::State | DeliveryClass::Log => {}
             }
-            if !self.has_room(weight) {
+            if !self.has_room(&outgoing, weight) {
                 return Pushed::Overflow;
             }
         }
@@ -76,19 +79,22 @@ impl Outbox {
 
     /// Whether `outgoing` can be taken in without anything giving way.
     pub(super) fn fits(&self, outgoing: &Outgoing, shape: &dyn Shape) -> bool {
-        self.has_room(outgoing.weight(shape))
+        self.has_room(outgoing, outgoing.weight(shape))
     }
 
-    fn has_room(&self, weight: usize) -> bool {
+    /// One event always has room, however large. A gap is small: it has none of its own.
+    fn has_room(&self, outgoing: &Outgoing, weight: usize) -> bool {
         let (waiting, bound) = if self.replaying {
             (self.replayed, self.settings.replay_bytes)
         } else {
             (self.bytes - self.replayed, self.settings.bytes)
         };
-        waiting + weight <= bound || !self.queue.iter().any(is_event)
+        let is_gap = matches!(outgoing, Outgoing::Gap { .. });
+        waiting + weight <= bound || self.events == 0 && !is_gap
     }
 
     fn add(&mut self, outgoing: Outgoing, weight: usize) {
+        self.events += usize::from(is_event(&outgoing));
         self.queue.push_back(outgoing);
         self.bytes += weight;
         self.replayed += if self.replaying { weight } else { 0 };
@@ -102,7 +108,10 @@ impl Outbox {
             return Pushed::Conflated(conflated);
         }
         // Too many channels: the client resumes from what it has read.
-        self.bytes -= self.queue.pop_back().map_or(0, |newest| newest.weight(shape));
+        if let Some(newest) = self.queue.pop_back() {
+            self.events -= usize::from(is_event(&newest));
+            self.bytes -= newest.weight(shape);
+        }
         self.replayed = self.replayed.min(self.bytes);
         Pushed::Overflow
     }
@@ -115,6 +124,7 @@ impl Outbox {
     /// Takes the oldest. `shape`: that of the stream.
     pub fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
+        self.events -= usize::from(is_event(&outgoing));
         let weight = outgoing.weight(shape);
         self.bytes -= weight;
         // What was missed stands in front.
@@ -124,6 +134,7 @@ impl Outbox {
     }
 
     pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
+        self.events = 0;
         self.bytes = 0;
         self.replayed = 0;
         self.settled = 0;
@@ -165,6 +176,7 @@ impl Outbox {
             }
         }
         self.queue = kept;
+        self.count();
         self.replayed = self.replayed.min(self.bytes);
         before - self.queue.len()
     }
@@ -189,9 +201,14 @@ impl Outbox {
             }
         }
         self.add_merged(&run, shape);
+        self.count();
         self.replayed = self.replayed.min(self.bytes);
         self.settled = self.queue.len();
         before - self.queue.len()
+    }
+
+    fn count(&mut self) {
+        self.events = self.queue.iter().filter(|outgoing| is_event(outgoing)).count();
     }
 
     fn add_merged(&mut self, mut run: &[Arc<Event>], shape: &dyn Shape) {

@@ -124,7 +124,7 @@ impl<S: Sink> Session<S> {
             let same =
                 |told: &&mut Arc<Event>| told.channel == event.channel && key(told) == key(&event);
             match told.iter_mut().find(same) {
-                Some(told) if told.gives_way_to(&event, shape) => *told = event,
+                Some(told) if told.gives_way_to(&event, shape.id()) => *told = event,
                 Some(_) => {}
                 None => told.push(event),
             }

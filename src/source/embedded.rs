@@ -90,7 +90,8 @@ impl Publisher for EmbeddedPublisher {
         let room = self.inlet.room().await?;
         let news = self.news(publications)?;
         let known = total - news.len();
-        room.publish(news.into_iter().map(|news| (news.channel, news.payload)).collect());
+        let news = news.into_iter().map(|news| self.inlet.incoming(news.channel, news.payload));
+        room.publish(news.collect());
         Ok(known)
     }
 }

@@ -26,6 +26,7 @@ mod supervisor;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 pub use embedded::Embedded;
 pub use redis_check::{ExamineError, Examined, examine};
@@ -95,12 +96,9 @@ pub trait Publisher: Send + Sync {
 #[async_trait]
 pub trait StoredStates: Send + Sync {
     /// Reads the state of `channels` and hands to the hub what is news, before it returns. Returns the
-    /// channels whose state cannot be read. The reading goes on when nobody waits for it any more.
-    async fn refresh(&self, channels: Vec<Channel>) -> Vec<Channel>;
+    /// channels whose state cannot be read, or not `until` then. The reading goes on after that.
+    async fn refresh(&self, channels: Vec<Channel>, until: Instant) -> Vec<Channel>;
 }
-
-/// What the gateways' own channels begin with, this one's and others'. What is said there is no event.
-pub const OWN_CHANNELS: &str = "sluice:probe:";
 
 /// Something to publish.
 #[derive(Debug, Clone)]

@@ -61,6 +61,9 @@ pub async fn examine(settings: &RedisSettings) -> Result<Examined, ExamineError>
         () = &mut driver => return Err(failed(SourceError::Disconnected)),
     }
     let (user, role, version) = (connector.user(), server.role, server.version);
+    if server.mode == "cluster" {
+        trial.note("this is a node of a cluster: of stored states, only those on this node are read, and events with ids go out only if their keys are there");
+    }
     let link = format!("{connector} as user {user}: {role}, version {version}");
     Ok(Examined { link, notes: trial.notes, faults: trial.faults })
 }

@@ -55,6 +55,8 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) role: String,
+    /// `standalone`, `cluster` or `sentinel`.
+    pub(super) mode: String,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -206,8 +208,14 @@ impl fmt::Display for Connector {
     /// Where Redis is, without secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.way {
-            Way::Tcp { host, port, tls: None } => write!(f, "redis://{host}:{port}"),
-            Way::Tcp { host, port, tls: Some(_) } => write!(f, "rediss://{host}:{port}"),
+            Way::Tcp { host, port, tls } => {
+                let scheme = if tls.is_some() { "rediss" } else { "redis" };
+                if host.contains(':') && !host.starts_with('[') {
+                    write!(f, "{scheme}://[{host}]:{port}")
+                } else {
+                    write!(f, "{scheme}://{host}:{port}")
+                }
+            }
             Way::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
@@ -223,7 +231,7 @@ impl Server {
             let named = fields.iter().find(|(name, _)| text(name).as_deref() == Some(wanted));
             named.and_then(|(_, value)| text(value)).unwrap_or_else(|| "unknown".to_owned())
         };
-        Self { version: field("version"), role: field("role") }
+        Self { version: field("version"), role: field("role"), mode: field("mode") }
     }
 }
 

@@ -7,16 +7,48 @@ use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script, pipe};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
 use super::redis_connect::{in_words, is_of_connection};
 use super::redis_publishing::Publishing;
 use super::{Publication, PublishError, Publisher};
 use crate::telemetry::Flood;
 
 pub(super) struct RedisPublisher {
-    pub(super) link: Publishing,
+    link: Publishing,
     /// How long an id is remembered.
-    pub(super) window: Duration,
-    pub(super) failures: Flood,
+    window: Duration,
+    failures: Flood,
+    /// Room for what is being published, in units of [`UNIT`].
+    room: Semaphore,
+}
+
+/// Bytes in a unit of room.
+const UNIT: usize = 1024;
+/// Bytes that are being published at a time. Redis cuts those that listen, ourselves included, when more
+/// than 32 MB wait for them.
+const ROOM: usize = 12 << 20;
+/// How long a publication may wait for room.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl RedisPublisher {
+    pub(super) fn new(link: Publishing, window: Duration) -> Self {
+        let room = Semaphore::new(ROOM / UNIT);
+        Self { link, window, failures: Flood::default(), room }
+    }
+
+    /// Waits until there is room for `publications`, and takes it.
+    async fn room(
+        &self,
+        publications: &[Publication],
+    ) -> Result<SemaphorePermit<'_>, PublishError> {
+        let bytes = publications.iter().map(|one| one.payload.as_str().len()).sum::<usize>();
+        let units = u32::try_from((bytes / UNIT).min(ROOM / UNIT)).unwrap_or(u32::MAX);
+        let room = timeout(PATIENCE, self.room.acquire_many(units)).await;
+        let full = || PublishError::Unavailable("too much is being published at once".to_owned());
+        room.ok().and_then(Result::ok).ok_or_else(full)
+    }
 }
 
 /// Publishes what has no id, or an id that was not published before. `ARGV`: for how many
@@ -95,6 +127,7 @@ impl Publisher for RedisPublisher {
     }
 
     async fn publish(&self, publications: Vec<Publication>) -> Result<usize, PublishError> {
+        let _room = self.room(&publications).await?;
         let away = || PublishError::Unavailable("the event source is not connected".to_owned());
         let mut connection = self.link.connection().ok_or_else(away)?;
         let refused = self.link.no_transactions().filter(|_| publications.len() > 1);
@@ -255,7 +288,7 @@ fn understood(error: &RedisError, publications: &[Publication]) -> PublishError 
     if refused.is_some() || error.code() == Some("NOPERM") {
         let alone = (publications.len() == 1).then_some(0);
         let at = refused.map(|(at, _)| *at).or(alone);
-        let message = refused.map_or(error.detail(), |(_, error)| error.details());
+        let message = refused.map_or_else(|| error.detail(), |(_, error)| error.details());
         let message = message.unwrap_or("the broker does not allow this").to_owned();
         // It may also be the command or a key that the user may not use.
         let publication = at.and_then(|at| publications.get(at));

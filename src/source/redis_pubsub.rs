@@ -30,8 +30,8 @@ use super::redis_publishing::Publishing;
 use super::redis_settings::RedisSettings;
 use super::redis_states::RedisStates;
 use super::redis_subscriptions::{Live, Step, Subscriptions};
-use super::{OWN_CHANNELS, Publisher, Source, SourceError, StoredStates};
-use crate::event::{Channel, ChannelPattern, Epoch};
+use super::{Publisher, Source, SourceError, StoredStates};
+use crate::event::{Channel, ChannelPattern, Epoch, OWN_CHANNELS};
 use crate::hub::{Demand, Inlet};
 use crate::shutdown::Stop;
 use crate::telemetry::Flood;
@@ -332,8 +332,7 @@ impl Source for RedisPubSub {
 
     fn publisher(&self) -> Arc<dyn Publisher> {
         let window = self.settings.idempotency_window;
-        let failures = Flood::default();
-        Arc::new(RedisPublisher { link: self.publishing.clone(), window, failures })
+        Arc::new(RedisPublisher::new(self.publishing.clone(), window))
     }
 
     fn stored_states(&self) -> Option<Arc<dyn StoredStates>> {

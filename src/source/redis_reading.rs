@@ -45,6 +45,8 @@ enum Way {
 enum Found {
     Nothing,
     Value(Vec<u8>),
+    /// More than there was when it was looked at.
+    Grown,
     /// It cannot be read, for a reason that trying again does not change.
     Unreadable(String),
     /// The user may not run the command.
@@ -78,9 +80,11 @@ impl Reading {
             let denied = found.iter().any(|found| matches!(found, Found::Denied));
             if denied && self.way == Way::Bounded {
                 self.way = Way::Whole;
-                tracing::warn!(
-                    "the Redis user may not run STRLEN and GETRANGE: stored states are read with GET, one by one"
-                );
+                if states.is_first_whole() {
+                    tracing::warn!(
+                        "the Redis user may not run STRLEN and GETRANGE: stored states are read with GET, one by one"
+                    );
+                }
                 return Ok(());
             }
             if let Some(fence) = fence
@@ -90,6 +94,10 @@ impl Reading {
             }
             for found in found {
                 let Some((key, asked)) = taken.asked.pop_front() else { break };
+                if matches!(found, Found::Grown) {
+                    states.wish_again(key, asked);
+                    continue;
+                }
                 self.tell(&key, asked, found, inlet).await?;
             }
         }
@@ -122,14 +130,16 @@ impl Reading {
         taken: &Taken,
         sizes: impl Iterator<Item = Result<usize, Found>>,
     ) -> Result<(Vec<Found>, Option<u64>), SourceError> {
-        let mut found: Vec<_> = sizes.map(Result::err).collect();
         let mut values = pipe();
-        for ((key, _), _) in taken.asked.iter().zip(&found).filter(|(_, found)| found.is_none()) {
-            match self.way {
-                // One byte more than may be: what is longer is told from what is as long.
-                Way::Bounded => values.cmd("GETRANGE").arg(key).arg(0).arg(self.max_bytes),
-                Way::Whole => values.cmd("GET").arg(key),
-            };
+        let mut found = Vec::new();
+        for ((key, _), size) in taken.asked.iter().zip(sizes) {
+            found.push(size.map(|size| room_for(size, self.max_bytes)));
+            if let Some(Ok(room)) = found.last() {
+                match self.way {
+                    Way::Bounded => values.cmd("GETRANGE").arg(key).arg(0).arg(room - 1),
+                    Way::Whole => values.cmd("GET").arg(key),
+                };
+            }
         }
         let fence = if values.is_empty() {
             None
@@ -138,20 +148,32 @@ impl Reading {
             values.cmd("PUBLISH").arg(&self.channel).arg(format!("{FENCE}{number}"));
             Some(number)
         };
-        if fence.is_some() {
-            let mut answers = send(&mut self.connection, &values).await?.into_iter();
-            for found in found.iter_mut().filter(|found| found.is_none()) {
-                *found = Some(match answers.next() {
-                    Some(Value::BulkString(value)) if !value.is_empty() => Found::Value(value),
-                    Some(Value::BulkString(_) | Value::Nil) | None => Found::Nothing,
-                    Some(other) => refusal(other)?,
-                });
-            }
-            if let Some(Value::ServerError(error)) = answers.next() {
-                return Err(RedisError::from(error).into());
-            }
+        let answers = match fence {
+            Some(_) => send(&mut self.connection, &values).await?,
+            None => Vec::new(),
+        };
+        let mut answers = answers.into_iter();
+        let found = found.into_iter().map(|found| match found {
+            Ok(room) => self.found(answers.next(), room),
+            Err(found) => Ok(found),
+        });
+        let found = found.collect::<Result<_, _>>()?;
+        match answers.next() {
+            Some(Value::ServerError(error)) => Err(RedisError::from(error).into()),
+            _ => Ok((found, fence)),
         }
-        Ok((found.into_iter().flatten().collect(), fence))
+    }
+
+    fn found(&self, answer: Option<Value>, room: usize) -> Result<Found, SourceError> {
+        match answer {
+            Some(Value::BulkString(value)) if value.is_empty() => Ok(Found::Nothing),
+            Some(Value::BulkString(value)) => {
+                let has_all = value.len() < room || room > self.max_bytes || self.way == Way::Whole;
+                Ok(if has_all { Found::Value(value) } else { Found::Grown })
+            }
+            Some(Value::Nil) | None => Ok(Found::Nothing),
+            Some(other) => refusal(other),
+        }
     }
 
     async fn tell(
@@ -163,7 +185,7 @@ impl Reading {
     ) -> Result<(), SourceError> {
         let mut fault = None;
         match found {
-            Found::Nothing => {}
+            Found::Nothing | Found::Grown => {}
             Found::Value(value) => {
                 for channel in &asked.channels {
                     fault = inlet.seed(channel, &value, asked.again).await?.or(fault);
@@ -207,16 +229,25 @@ fn refusal(answer: Value) -> Result<Found, SourceError> {
         "NOPERM" if error.details().is_some_and(|details| details.contains("command")) => {
             Ok(Found::Denied)
         }
-        "NOPERM" | "WRONGTYPE" | "ERR" => Ok(Found::Unreadable(error.to_string())),
+        // Of a cluster, only the keys of this node can be read.
+        "NOPERM" | "WRONGTYPE" | "ERR" | "MOVED" | "ASK" => {
+            Ok(Found::Unreadable(error.to_string()))
+        }
         _ => Err(RedisError::from(error).into()),
     }
+}
+
+/// How much of a value is read that was so long a moment ago: it may have grown. At most one byte more
+/// than an event may have: what is longer is told from what is as long.
+fn room_for(size: usize, max_bytes: usize) -> usize {
+    (size + size / 4 + 1024).min(max_bytes.saturating_add(1))
 }
 
 /// How many of the first values are read together.
 fn group(sizes: &[Result<usize, Found>], max_bytes: usize) -> usize {
     let mut room = BYTES_AT_ONCE;
     let fit = sizes.iter().take_while(|size| {
-        let bytes = size.as_ref().map_or(0, |size| (*size).min(max_bytes.saturating_add(1)));
+        let bytes = size.as_ref().map_or(0, |size| room_for(*size, max_bytes));
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits

@@ -6,14 +6,14 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::AsyncConnectionConfig;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::redis_connect::Connector;
 use super::redis_reading::{FENCE, Reading};
@@ -25,6 +25,9 @@ use crate::hub::Inlet;
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How long a connection stays that nobody needs.
 const IDLE: Duration = Duration::from_secs(60);
+/// Keys that wait to be read, at most. Beyond it a channel begins without its state, and its stream says
+/// so.
+const MOST: usize = 100_000;
 
 /// Reads states and puts them in order behind the messages that arrived before them. Clones share it.
 #[derive(Clone)]
@@ -45,9 +48,11 @@ struct Shared {
     passed: watch::Sender<u64>,
     /// The number of the last fence.
     fences: AtomicU64,
+    /// Whether the log says already that keys are read whole.
+    told: AtomicBool,
 }
 
-/// What is to be read. No longer than there are channels that somebody wants.
+/// What is to be read: no more than [`MOST`] keys.
 #[derive(Default)]
 struct Wishes {
     /// Whether the subscriptions are there to which a state can be added.
@@ -101,7 +106,13 @@ impl RedisStates {
             bell,
             passed,
             fences: AtomicU64::new(0),
+            told: AtomicBool::new(false),
         }))
+    }
+
+    /// Whether this is the first time that keys are found to be readable only whole.
+    pub(super) fn is_first_whole(&self) -> bool {
+        !self.0.told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether no channel has a key.
@@ -161,6 +172,11 @@ impl RedisStates {
         loop {
             self.wished().await;
             let Err(error) = self.read(inlet, &mut attempt).await else { continue };
+            inlet.reads_not(&error.to_string());
+            // The first failure may be that of a connection that was lost while nobody used it.
+            if attempt > 0 {
+                self.0.wishes.lock().give_up();
+            }
             if attempt == 0 || attempt.is_power_of_two() {
                 tracing::warn!(address = %self.0.connector, %error, attempt, "stored states not read");
             }
@@ -185,6 +201,7 @@ impl RedisStates {
                 read = reading.read(self, inlet) => read?,
                 () = &mut driver => return Err(SourceError::Disconnected),
             }
+            inlet.reads();
             *attempt = 0;
         }
     }
@@ -205,6 +222,12 @@ impl RedisStates {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
+    }
+
+    /// Puts a key back that has to be read once more.
+    pub(super) fn wish_again(&self, key: String, asked: Asked) {
+        self.0.wishes.lock().put_back(key, asked);
+        self.0.bell.notify_one();
     }
 
     /// Takes keys to read, `most` of them at most.
@@ -256,6 +279,7 @@ impl Drop for Taken {
 }
 
 impl Wishes {
+    /// `waiting` is dropped if there is no room.
     fn ask(
         &mut self,
         key: String,
@@ -263,6 +287,9 @@ impl Wishes {
         again: bool,
         waiting: Option<oneshot::Sender<bool>>,
     ) {
+        if self.asked.len() >= MOST && !self.asked.contains_key(&key) {
+            return;
+        }
         let queue = if waiting.is_some() { &mut self.first } else { &mut self.then };
         let asked = self.asked.entry(key.clone());
         // One that nobody waited for until now goes to the front.
@@ -283,7 +310,19 @@ impl Wishes {
             asked.channels.push(channel.clone());
         }
         asked.again |= again;
+        asked.waiting.retain(|waiting| !waiting.is_closed());
         asked.waiting.extend(waiting);
+    }
+
+    /// Nothing can be read for now. Whoever waits begins without; what is read later is told as news.
+    fn give_up(&mut self) {
+        for asked in self.asked.values_mut() {
+            for waiting in asked.waiting.drain(..) {
+                waiting.send(false).unwrap_or_default();
+            }
+        }
+        // Nobody waits in front any more.
+        self.then.append(&mut self.first);
     }
 
     fn put_back(&mut self, key: String, mut taken: Asked) {
@@ -313,7 +352,7 @@ impl Wishes {
 
 #[async_trait]
 impl StoredStates for RedisStates {
-    async fn refresh(&self, channels: Vec<Channel>) -> Vec<Channel> {
+    async fn refresh(&self, channels: Vec<Channel>, until: Instant) -> Vec<Channel> {
         let mut read = Vec::new();
         {
             let mut wishes = self.0.wishes.lock();
@@ -330,8 +369,9 @@ impl StoredStates for RedisStates {
         self.0.bell.notify_one();
         let mut unreadable = Vec::new();
         for (channel, done) in read {
-            // Without an answer the subscriptions are lost; then nobody knows.
-            if !done.await.unwrap_or(true) {
+            // Without an answer the subscriptions are lost, or too much waits to be read.
+            let read = timeout_at(until, done).await;
+            if !matches!(read, Ok(Ok(true))) {
                 unreadable.push(channel);
             }
         }

@@ -39,17 +39,19 @@ impl EndRule {
     }
 
     /// Whether an event takes back an end that an earlier one has said: it has one of the fields, with
-    /// another value. `said`: the fields as they were published; a shape may add some of its own.
+    /// another value. `null` is no value: some workers write it for what they do not know. `said`: the
+    /// fields as they were published; a shape may add some of its own.
     pub(super) fn is_contradicted(&self, said: &Fields<'_>, fields: &Fields<'_>) -> bool {
+        let is_said = |value: &&RawValue| value.get() != "null";
         self.settings.when.iter().any(|(name, condition)| {
-            said.get(name).is_some() && fields.get(name).is_some_and(|value| !condition.fits(value))
+            said.get(name).as_ref().is_some_and(is_said)
+                && fields.get(name).is_some_and(|value| !condition.fits(value))
         })
     }
 
-    /// Whether an event with these fields says by itself whether the stream is over.
-    pub(super) fn is_decided(&self, said: &Fields<'_>) -> bool {
-        self.settings.latch.is_zero()
-            && self.settings.when.keys().all(|name| said.get(name).is_some())
+    /// The fields that it looks at.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.settings.when.keys()
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use request::{Pairs, Params, RequestError};
 
-use crate::event::{Channel, ChannelPattern, Filter, Shape};
+use crate::event::{Channel, ChannelPattern, Filter, OWN_CHANNELS, Shape};
 use crate::settings::{DeliveryClass, HistorySettings, ShapeName, StreamCouncil, StreamSettings};
 use shape::DeclaredShape;
 use template::Template;
@@ -155,6 +155,10 @@ impl Declared {
         };
         filters.sort();
         filters.dedup();
+        // A client that left one would have the gateway leave its own.
+        if let Some(own) = filters.iter().find(|filter| filter.as_str().starts_with(OWN_CHANNELS)) {
+            return Err(RequestError::NotAllowed(own.as_str().to_owned()));
+        }
         Ok(filters.into())
     }
 

@@ -10,8 +10,14 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::end::EndRule;
-use crate::event::{self, Channel, ChannelPattern, Event, Fields, Shape, ShapeId, Shaped};
+use crate::event::{
+    self, Channel, ChannelPattern, Epoch, Event, Fields, Made, Payload, Shape, ShapeId, Shaped,
+    Verdict,
+};
 use crate::settings::{ShapeName, StreamSettings};
+
+/// The field in which workers say when they have made a report.
+const TIMESTAMP: &str = "timestamp";
 
 /// The shape of one declared stream: what an event becomes, what it is called, and whether it ends
 /// the stream.
@@ -26,10 +32,20 @@ pub(super) struct DeclaredShape {
     /// Channels that are not shown.
     deny: Vec<ChannelPattern>,
     ends: Vec<EndRule>,
+    /// The fields that the end can hang on, by themselves or by what the shape makes of them.
+    decisive: Vec<String>,
 }
 
 impl DeclaredShape {
     pub(super) fn new(id: u16, name: ShapeName, settings: &StreamSettings) -> Self {
+        let ends: Vec<_> = settings.end.iter().map(EndRule::new).collect();
+        let made_of = match name {
+            ShapeName::JobProgress => job::MADE_OF,
+            ShapeName::RenderProgress => render::MADE_OF,
+            ShapeName::Payload | ShapeName::Envelope | ShapeName::Chunk => &["type"],
+        };
+        let decisive = ends.iter().flat_map(EndRule::names).map(String::as_str);
+        let decisive = decisive.chain(made_of.iter().copied()).map(str::to_owned).collect();
         Self {
             id: ShapeId(id),
             name,
@@ -38,7 +54,8 @@ impl DeclaredShape {
             text: settings.text.clone(),
             notices: settings.notices.clone(),
             deny: settings.deny.iter().filter_map(|text| ChannelPattern::new(text).ok()).collect(),
-            ends: settings.end.iter().map(EndRule::new).collect(),
+            ends,
+            decisive,
         }
     }
 }
@@ -76,13 +93,29 @@ impl Shape for DeclaredShape {
         !self.deny.iter().any(|pattern| pattern.matches(channel))
     }
 
-    fn decides(&self, event: &Event) -> bool {
-        let mut rules = self.ends.iter().filter(|rule| rule.is_for(&event.channel)).peekable();
-        if rules.peek().is_none() {
-            return !self.name.is_of_objects() || event.payload.is_object();
+    fn verdict(&self, channel: &Channel, payload: &Payload) -> Verdict {
+        let is_shown = self.shows(channel) && (!self.name.is_of_objects() || payload.is_object());
+        let plain = Verdict { is_shown, ..Verdict::default() };
+        if !is_shown || !self.ends.iter().any(|rule| rule.is_for(channel)) {
+            return plain;
         }
-        let said = event.payload.fields();
-        said.is_some_and(|said| rules.all(|rule| rule.is_decided(&said)))
+        // What the shape says of an event with these fields alone, it says of the whole.
+        let all = self.decisive.iter().map(String::as_str).chain([TIMESTAMP]);
+        let fields = Fields::of_names(payload.as_str(), &all.collect::<Vec<_>>());
+        let Some(fields) = fields else { return plain };
+        let Some(decisive) = Payload::of(&fields) else { return plain };
+        let event = Event::new(channel.clone(), decisive, Epoch::random().at(0));
+        let Some(shaped) = event.shaped(self) else {
+            return Verdict { is_shown: false, ..plain };
+        };
+        let names = self.ends.iter().filter(|rule| rule.is_for(channel)).flat_map(EndRule::names);
+        Verdict {
+            is_shown,
+            is_report: names.into_iter().any(|name| fields.get(name).is_some()),
+            end: shaped.end.as_ref().map(|end| (end.rule, end.latch)),
+            contradicts: shaped.contradicts,
+            made: Made::read(fields.get(TIMESTAMP)),
+        }
     }
 
     fn merge<'a>(&self, events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {

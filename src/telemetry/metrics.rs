@@ -103,6 +103,8 @@ metrics! {
         source_up: IntGaugeVec, ["source"];
         /// Whether what is published through this gateway goes out (1) or not (0), by source.
         publishing_up: IntGaugeVec, ["source"];
+        /// Whether the stored states of channels can be read (1) or not (0), by source.
+        states_up: IntGaugeVec, ["source"];
         /// Channels (by name) and patterns that the broker did not allow to listen to.
         source_refusals_total: IntCounterVec, ["source", "kind"];
         /// Stored states of channels that could not be read.

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use super::{number, string};
 use crate::event::{Event, Fields, timestamp};
 
+/// What `status`, `stage` and `progress` are made of.
+pub(super) const MADE_OF: &[&str] = &["status", "stage", "progress"];
+
 /// A worker's report, in the terms of the contract.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
@@ -65,11 +68,12 @@ impl<'a> Job<'a> {
             .iter()
             .map(|(name, value)| Some((name.as_str(), written(value)?)))
             .collect::<Option<_>>()?;
+        let is_first = |name: &str| first.iter().any(|(known, _)| *known == name);
         let mut all: IndexMap<&str, &RawValue> =
             first.iter().map(|(name, value)| (*name, &**value)).collect();
-        for (name, value) in self.fields.iter() {
-            all.entry(name).or_insert(value);
-        }
+        // Of a name that is there twice the last counts.
+        let own = self.fields.iter().filter(|(name, _)| !is_first(name));
+        all.extend(own);
         serde_json::to_string(&all).ok()
     }
 }

@@ -6,7 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::job::Job;
 use super::string;
-use crate::event::{Event, Run, Shape};
+use crate::event::{Event, Fields, Run, Shape};
+
+/// What `status`, `stage` and `progress` are made of.
+pub(super) const MADE_OF: &[&str] =
+    &["type", "status", "stage", "progress", "metadata", "currentFrame", "totalFrames"];
 
 /// The event, and the run it belongs to.
 pub(super) fn json(event: &Event, shape: &dyn Shape) -> Option<(String, Run)> {
@@ -45,11 +49,12 @@ impl Frames {
     fn of(job: &Job<'_>) -> Self {
         let metadata =
             job.fields.get("metadata").map(serde_json::value::RawValue::get).unwrap_or_default();
-        let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+        let names = ["current_frame", "currentFrame", "total_frames", "totalFrames", "fps"];
+        let metadata = Fields::of_names(metadata, &names).unwrap_or_default();
         let field = |snake: &str, camel: &str| {
-            let own =
-                || job.fields.get(camel).and_then(|value| serde_json::from_str(value.get()).ok());
-            let found = metadata.get(snake).or_else(|| metadata.get(camel)).cloned().or_else(own);
+            let own = || job.fields.get(camel);
+            let found = metadata.get(snake).or_else(|| metadata.get(camel)).or_else(own);
+            let found = found.and_then(|value| serde_json::from_str::<Value>(value.get()).ok());
             found.filter(Value::is_number).unwrap_or_else(|| json!(0))
         };
         Self {

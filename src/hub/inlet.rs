@@ -12,7 +12,7 @@ use super::demand::Ticket;
 use super::rule::{ChannelRule, ObjectChannels};
 use super::{Command, Stopped};
 use crate::event::{Channel, ChannelPattern, Event, Payload, Position, Verdicts};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Flood, Metrics};
 
 /// What is let in.
 #[derive(Debug, Clone)]
@@ -57,9 +57,7 @@ pub struct Inlet {
     settings: Arc<InletSettings>,
     received: IntCounter,
     metrics: Arc<Metrics>,
-    /// The faults that have been logged, each with the beginning of its channel's name. Bounded by
-    /// [`LOGGED`].
-    logged: Arc<Mutex<HashSet<(&'static str, String)>>>,
+    logged: Arc<Logged>,
     listening: Arc<Mutex<Condition>>,
     publishing: Arc<Mutex<Condition>>,
     /// How the reading of stored states is doing; `None`: none have been read.
@@ -92,8 +90,17 @@ impl Room<'_> {
     }
 }
 
-/// Faults that are logged once for each channel; beyond that, they are counted only.
+/// The faults that have been logged, each with the beginning of its channel's name.
+#[derive(Debug)]
+struct Logged {
+    known: Mutex<HashSet<(&'static str, String)>>,
+    flood: Flood,
+}
+
+/// Faults that are logged once for each channel. Beyond so many they begin anew.
 const LOGGED: usize = 1000;
+/// Lines about different channels in 10 s.
+const LINES: u32 = 20;
 /// Bytes of a channel's name in the log: one that cannot be a name may be of any length.
 const LOGGED_BYTES: usize = 64;
 
@@ -146,7 +153,7 @@ impl Inlet {
             settings: Arc::new(settings),
             received,
             metrics,
-            logged: Arc::default(),
+            logged: Arc::new(Logged { known: Mutex::default(), flood: Flood::of(LINES) }),
             listening: Arc::new(Mutex::new(Condition::new())),
             publishing: Arc::new(Mutex::new(Condition::new())),
             reading: Arc::default(),
@@ -362,16 +369,27 @@ impl Inlet {
     fn log(&self, channel: &[u8], bytes: usize, bad: &Bad) {
         let beginning = channel.get(..LOGGED_BYTES).unwrap_or(channel);
         let beginning = String::from_utf8_lossy(beginning).into_owned();
-        let mut logged = self.logged.lock();
-        if logged.len() < LOGGED && logged.insert((bad.reason, beginning.clone())) {
-            tracing::warn!(
-                source = self.source,
-                channel = beginning,
-                bytes,
-                error = bad.error,
-                "event dropped; further ones of this channel with this fault are only counted"
-            );
+        let fault = (bad.reason, beginning.clone());
+        let mut known = self.logged.known.lock();
+        if known.contains(&fault) {
+            return;
         }
+        let Some(faults) = self.logged.flood.count() else { return };
+        if known.len() == LOGGED {
+            known.clear();
+        }
+        known.insert(fault);
+        drop(known);
+        // Of other channels, since the line before.
+        let others = faults - 1;
+        tracing::warn!(
+            source = self.source,
+            channel = beginning,
+            bytes,
+            error = bad.error,
+            others,
+            "event dropped; further ones of this channel with this fault are only counted"
+        );
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

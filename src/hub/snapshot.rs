@@ -37,6 +37,8 @@ pub(super) struct Snapshots {
 #[derive(Debug)]
 struct Latest {
     rules: Applying,
+    /// When its last report was made, which events that are no reports may have followed.
+    reported: Made,
     by_key: SmallVec<[Keyed; 1]>,
 }
 
@@ -112,7 +114,7 @@ impl Snapshots {
             self.channels.to_back(&event.channel);
         } else {
             let rules = Applying::to(&event.channel, &self.rules);
-            let mut latest = Latest { rules, by_key: SmallVec::new() };
+            let mut latest = Latest { rules, reported: Made::Unsaid, by_key: SmallVec::new() };
             self.bytes += latest.take_in(event, &self.rules).added;
             self.names.insert(event.channel.clone());
             self.channels.insert(event.channel.clone(), latest);
@@ -137,12 +139,9 @@ impl Snapshots {
         shapes.peek().is_some() && !shapes.any(ends)
     }
 
-    /// When the last report of `channel` was made that is still known.
+    /// When the last report of `channel` was made.
     pub(super) fn last_report(&self, channel: &Channel) -> Made {
-        let known = self.channels.get(channel).into_iter().flat_map(|latest| &latest.by_key);
-        let events = known.flat_map(|keyed| keyed.earlier().into_iter().chain(keyed.event.clone()));
-        let reports = events.filter_map(|event| Some((event.position.sequence, event.report()?)));
-        reports.max_by_key(|(sequence, _)| *sequence).map_or(Made::Unsaid, |(_, made)| made)
+        self.channels.get(channel).map_or(Made::Unsaid, |latest| latest.reported)
     }
 
     /// What is known last of the channels that `filters` let pass, oldest first.
@@ -218,6 +217,7 @@ impl Latest {
     }
 
     fn take_in(&mut self, event: &Arc<Event>, rules: &[ChannelRule]) -> Change {
+        self.reported = event.report().unwrap_or(self.reported);
         let rule = self.rules.special.and_then(|rule| rules.get(rule));
         let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
         let key = rule.and_then(|rule| fields.get(rule.key.as_ref()?));

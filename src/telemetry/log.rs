@@ -27,23 +27,51 @@ pub fn init(as_json: bool, level: &str) -> Result<(), String> {
     done.map_err(|error| error.to_string())
 }
 
-/// Keeps a fact that may come in floods to one line in a while.
+/// Keeps a fact that may come in floods to a few lines in a while.
+#[derive(Debug)]
+pub struct Flood {
+    /// How many lines there are in one while.
+    lines: u32,
+    state: Mutex<FloodState>,
+}
+
 #[derive(Debug, Default)]
-pub struct Flood(Mutex<(Option<Instant>, u64)>);
+struct FloodState {
+    began: Option<Instant>,
+    logged: u32,
+    /// How often the fact has come since the last line.
+    count: u64,
+}
+
+impl Default for Flood {
+    /// One line in a while.
+    fn default() -> Self {
+        Self::of(1)
+    }
+}
 
 impl Flood {
+    /// No more than so many lines in 10 s.
+    pub fn of(lines: u32) -> Self {
+        Self { lines, state: Mutex::default() }
+    }
+
     /// The fact has come once more. If it is to be logged now: how often it has come since the last
-    /// time.
+    /// line.
     pub fn count(&self) -> Option<u64> {
-        const PAUSE: Duration = Duration::from_secs(10);
+        const WHILE: Duration = Duration::from_secs(10);
         let now = Instant::now();
-        let (last, count) = &mut *self.0.lock();
-        *count += 1;
-        if last.is_some_and(|last| now - last < PAUSE) {
+        let mut state = self.state.lock();
+        state.count += 1;
+        if state.began.is_none_or(|began| now - began >= WHILE) {
+            state.began = Some(now);
+            state.logged = 0;
+        }
+        if state.logged == self.lines {
             return None;
         }
-        *last = Some(now);
-        Some(std::mem::take(count))
+        state.logged += 1;
+        Some(std::mem::take(&mut state.count))
     }
 }
 
@@ -59,5 +87,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(flood.count(), Some(100));
         assert_eq!(flood.count(), None);
+
+        let flood = Flood::of(2);
+        assert_eq!([(); 4].map(|()| flood.count()), [Some(1), Some(1), None, None]);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!([(); 3].map(|()| flood.count()), [Some(3), Some(1), None]);
     }
 }

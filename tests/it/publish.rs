@@ -169,6 +169,16 @@ async fn a_channel_name_has_rules() {
 }
 
 #[tokio::test]
+async fn an_id_that_somebody_decoded_wrongly_is_refused() {
+    let gateway = TestGateway::start().await;
+    for id in ["a%EF%BF%BD", "%FF"] {
+        let path = format!("/api/publish/a:1?id={id}");
+        assert_eq!(answer(gateway.post(&path, "1")).await.0, 400, "{id}");
+    }
+    assert_eq!(answer(gateway.post("/api/publish/a:1?id=%C3%A9", "1")).await.0, 202);
+}
+
+#[tokio::test]
 async fn with_a_key_only_who_sends_it_may_publish() {
     let gateway = with_key().await;
     let post = || gateway.post("/api/publish/a:1", "1");

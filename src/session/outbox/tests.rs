@@ -136,3 +136,17 @@ fn what_was_missed_is_merged_up_to_its_own_bound() {
     });
     assert!(overflow.is_some_and(|n| n > 50), "{overflow:?}");
 }
+
+#[test]
+fn gaps_have_no_room_beyond_the_bound() {
+    let shape = &**SHAPE;
+    for class in [DeliveryClass::Log, DeliveryClass::Text, DeliveryClass::State] {
+        let mut outbox = Outbox::new(OutboxSettings { class, bytes: BOUND, replay_bytes: 0 });
+        let gap = |n: usize| {
+            let reason = crate::hub::GapReason::Dropped;
+            Outgoing::Gap { channels: vec![format!("c{n}")], reason, position: None }
+        };
+        let fit = (0..BOUND).take_while(|n| outbox.push(gap(*n), shape) == Pushed::Kept).count();
+        assert!(fit > 1 && outbox.bytes() <= BOUND, "{fit} gaps of {} bytes", outbox.bytes());
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::Streams;
@@ -187,4 +188,49 @@ fn an_envelope_says_where_and_when() {
         (&json!("recipe:created"), &json!({"recipeId": "r"}))
     );
     assert!(json["timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+}
+
+const NAMES: [&str; 12] = [
+    "status",
+    "stage",
+    "type",
+    "isWinner",
+    "isComplete",
+    "statisticalSignificance",
+    "progress",
+    "current_frame",
+    "total_frames",
+    "metadata",
+    "timestamp",
+    "x",
+];
+
+/// A field that some end may hang on, with a value that may make it one.
+fn a_field() -> impl Strategy<Value = (&'static str, Value)> {
+    let words = ["completed", "failed", "cancelled", "processing", "error", "retrying"];
+    let words = words.map(Value::from).into_iter().chain([json!("video_render_complete")]);
+    let others = [json!(true), json!(false), json!(null), json!(0.95), json!(100), json!([])];
+    let frames = json!({"current_frame": 9, "total_frames": 9, "status": "completed"});
+    let values: Vec<_> = words.chain(others).chain([frames, json!(0.2)]).collect();
+    (prop::sample::select(&NAMES[..]), prop::sample::select(values))
+}
+
+proptest! {
+    #[test]
+    fn a_verdict_is_what_the_shape_says(fields in prop::collection::vec(a_field(), 0..5)) {
+        let streams = Streams::compile(&Settings::load(None, []).unwrap().stream);
+        let payload = Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+        for channel in ["job_progress:j", "task_progress:j", "video_render:j", "ab_test_results:t", "other"] {
+            let event = event(channel, &payload);
+            for stream in streams.iter() {
+                let verdict = stream.shape.verdict(&event.channel, &event.payload);
+                let shaped = event.shaped(&*stream.shape);
+                prop_assert_eq!(verdict.is_shown, shaped.is_some(), "{} {}", stream.name, channel);
+                let end = shaped.and_then(|shaped| shaped.end.as_ref());
+                prop_assert_eq!(verdict.end, end.map(|end| (end.rule, end.latch)));
+                let contradicts = shaped.map_or_else(Default::default, |shaped| shaped.contradicts);
+                prop_assert_eq!(verdict.contradicts, contradicts, "{} {}", stream.name, channel);
+            }
+        }
+    }
 }

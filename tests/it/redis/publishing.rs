@@ -172,6 +172,26 @@ async fn a_redis_without_memory_takes_all_of_a_call_or_nothing() {
 }
 
 #[tokio::test]
+async fn large_calls_at_once_cost_nobody_an_event() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis, |_| {}).await;
+    gateway.publishes().await;
+    let witness = Witness::start(&gateway, &redis).await;
+    let filler = "x".repeat(1_900_000);
+    let items =
+        [1, 2, 3, 4].map(|n| json!({"channel": "alerts:large", "data": {"n": n, "x": filler}}));
+    let body = Value::from(items.to_vec()).to_string();
+    // More than Redis lets wait for one subscriber: 32 MB.
+    let calls = (0..8).map(|_| answer(gateway.post("/api/publish", body.clone())));
+    for (status, accepted) in futures_util::future::join_all(calls).await {
+        assert_eq!(status, 202, "{accepted}");
+    }
+    let seen = witness.seen().await;
+    assert_eq!((seen.lost, seen.gaps), (0, 0), "{seen:?}");
+    assert_eq!(gateway.metric("sluice_source_reconnects_total{source=\"redis\"}").await, 0.0);
+}
+
+#[tokio::test]
 async fn the_link_for_publishing_heals_alone_and_costs_nobody_a_gap() {
     let redis = Redis::start().await;
     let gateway = gateway(&redis, |settings| {

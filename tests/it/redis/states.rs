@@ -62,6 +62,49 @@ async fn an_end_in_a_key_older_than_the_last_event_does_not_count() {
 }
 
 #[tokio::test]
+async fn timestamps_are_compared_however_workers_write_them() {
+    let redis = Redis::start().await;
+    let gateway = always_reading(&redis).await;
+    let (text, number) = ("2026-11-27 10:00:00 UTC", 1_795_773_600_u64);
+    // When the restart was published, and the end of the run before was set; last: whether that end counts.
+    let cases = [
+        (json!(number + 100), json!(number), false),
+        (json!(number + 100), json!(text), false),
+        (json!((number + 100) * 1_000_000), json!(number * 1_000_000), false),
+        (json!((number + 100).to_string()), json!(number.to_string()), false),
+        // What cannot be read decides nothing.
+        (json!("a little later"), json!("a while ago"), false),
+        (json!(text), json!(number + 100), true),
+        (json!(null), json!(number), true),
+    ];
+    for (job, (published, set, counts)) in cases.iter().enumerate() {
+        let report =
+            |status, timestamp| json!({"status": status, "timestamp": timestamp}).to_string();
+        let channel = format!("job_progress:{job}");
+        let mut live = gateway.open(&format!("/api/stream/jobs/{job}")).await;
+        redis.publish(&channel, report("processing", published).as_bytes()).await;
+        live.data().await;
+        redis.cli(&["SET", &format!("job_status:{job}"), &report("completed", set)]);
+        // A line of a log is no report, whenever it was written.
+        let log = json!({"message": "m", "timestamp": number + 500}).to_string();
+        redis.publish(&channel, log.as_bytes()).await;
+        live.data().await;
+        let mut late = gateway.open(&format!("/api/stream/jobs/{job}")).await;
+        redis.publish(&channel, br#"{"mark":true}"#).await;
+        let mut names = Vec::new();
+        while let Some(message) = late.next().await {
+            let is_mark = message.data["mark"] == json!(true);
+            names.push(message.name);
+            if is_mark {
+                break;
+            }
+        }
+        let ended = names.last().is_some_and(|name| name == "complete");
+        assert_eq!(ended, *counts, "{published} after {set}: {names:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_read_does_not_run_ahead_of_what_was_published_before() {
     let redis = Redis::start().await;
     let relay = Relay::to(redis.port).await;
@@ -191,6 +234,36 @@ async fn a_read_goes_on_when_the_opening_gave_up_on_a_slow_redis() {
     redis.signal("CONT");
     assert_eq!(stream.data().await["status"], "completed");
     assert_eq!(stream.event().await.name, "complete");
+}
+
+#[tokio::test]
+async fn a_reading_connection_that_is_refused_is_said_and_comes_back() {
+    let redis = Redis::start().await;
+    redis.cli(&["SET", "job_status:j", &state(0.5, "processing")]);
+    let gateway = gateway(&redis, |_| {}).await;
+    gateway.publishes().await;
+    let witness = Witness::start(&gateway, &redis).await;
+    let clients = redis.cli(&["INFO", "clients"]);
+    let clients = clients.split_once("connected_clients:").unwrap().1.lines().next().unwrap();
+    // One of them was that of this question.
+    let mut connection = redis.connection().await;
+    let limit = |most: &str| redis::cmd("CONFIG").arg(&["SET", "maxclients", most]).to_owned();
+    limit(clients).query_async::<()>(&mut connection).await.unwrap();
+    let without = gateway.open(JOB).await;
+    assert_eq!(without.connected.data["unreadable"], json!(["job_progress:j", "task_progress:j"]));
+    let states = async || {
+        let health = gateway.json("/health").await;
+        let checks = health["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "states").unwrap_or_default()
+    };
+    let fault = states().await;
+    assert_eq!(fault["status"], "unhealthy", "{fault}");
+    assert_eq!(gateway.metric("sluice_states_up{source=\"redis\"}").await, 0.0);
+    limit("100").query_async::<()>(&mut connection).await.unwrap();
+    wait_for("the connection", async || states().await["status"] == "healthy").await;
+    assert_eq!(gateway.open(JOB).await.data().await["progress"], 0.5);
+    let seen = witness.seen().await;
+    assert_eq!((seen.lost, seen.gaps), (0, 0), "{seen:?}");
 }
 
 #[tokio::test]

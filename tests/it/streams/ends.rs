@@ -37,8 +37,8 @@ async fn a_word_after_the_last_one_does_not_hide_it() {
     let gateway = TestGateway::start().await;
     gateway.publish(JOB, &job("processing", 0.5)).await;
     gateway.publish(JOB, &job("completed", 1.0)).await;
-    for word in [json!({"message": "temporary files removed"}), json!({}), json!({"level": "info"})]
-    {
+    let log_line = json!({"message": "temporary files removed"});
+    for word in [log_line, json!({}), json!({"level": "info"}), json!({"status": null})] {
         gateway.publish(JOB, &word).await;
         for path in PATHS {
             assert_eq!(late(&gateway, path).await, (vec![json!("completed")], true), "{word}");

@@ -43,6 +43,10 @@ impl Sink for Discard {
         0
     }
 
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     fn already_over(&mut self) {}
 
     fn cut(&mut self) {}
@@ -58,11 +62,7 @@ fn open(sessions: usize) -> House {
     let plan = Arc::new(Plan {
         stream: stream.name.clone(),
         shape: Arc::clone(shape),
-        outbox: OutboxSettings {
-            class: stream.class,
-            bytes: settings.outbox.log_bytes,
-            replay_bytes: settings.outbox.replay_bytes,
-        },
+        outbox: OutboxSettings { class: stream.class, bytes: settings.outbox.log_bytes },
         windows: Windows::default(),
         keep_alive: settings.server.keep_alive,
         stalled_after: settings.server.stalled_after,

@@ -106,7 +106,12 @@ fn hub_settings(settings: &Settings) -> HubSettings {
             bytes: history.bytes,
             age: history.age,
         },
-        snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
+        snapshot: SnapshotBounds {
+            bytes: snapshot.bytes,
+            age: snapshot.age,
+            pattern_bytes: snapshot.pattern_bytes,
+            keys: snapshot.keys,
+        },
         rules: Arc::from([]),
         linger: Lingering {
             time: settings.events.linger,

@@ -26,6 +26,10 @@ impl Subscriber for Listener {
         Flow::Continue
     }
 
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     fn backlog(&self) -> usize {
         0
     }

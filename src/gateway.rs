@@ -235,7 +235,12 @@ fn hub_settings(
         shards: if settings.server.shards == 0 { cores() } else { settings.server.shards },
         backlog: settings.outbox.total_bytes,
         history: history_bounds(settings.history),
-        snapshot: SnapshotBounds { bytes: snapshot.bytes, age: snapshot.age },
+        snapshot: SnapshotBounds {
+            bytes: snapshot.bytes,
+            age: snapshot.age,
+            pattern_bytes: snapshot.pattern_bytes,
+            keys: snapshot.keys,
+        },
         rules,
         linger: Lingering {
             time: settings.events.linger,

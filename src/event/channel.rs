@@ -114,6 +114,16 @@ impl ChannelPattern {
     pub fn covers(&self, filter: &Filter) -> bool {
         glob(self.0.as_bytes(), filter.as_str().as_bytes())
     }
+
+    /// Whether every channel of `other` also matches this pattern. See [`ChannelPattern::covers`].
+    pub fn contains(&self, other: &Self) -> bool {
+        glob(self.0.as_bytes(), other.0.as_bytes())
+    }
+
+    /// Whether its only `*` is its end.
+    pub fn is_prefix(&self) -> bool {
+        self.prefix().len() + 1 == self.0.len()
+    }
 }
 
 impl Filter {

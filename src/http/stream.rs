@@ -261,7 +261,7 @@ fn plan(app: &App, stream: &Declared, shape: &Arc<dyn Shape>) -> Plan {
     Plan {
         stream: stream.name.clone(),
         shape: Arc::clone(shape),
-        outbox: OutboxSettings { class: stream.class, bytes, replay_bytes: outbox.replay_bytes },
+        outbox: OutboxSettings { class: stream.class, bytes },
         windows: Windows::default(),
         keep_alive: app.settings.server.keep_alive,
         stalled_after: app.settings.server.stalled_after,
@@ -277,6 +277,7 @@ fn refuse(stream: &Declared, error: &str, ticket: &Ticket) -> Response {
         channels: Vec::new(),
         recovered: false,
         unreadable: Vec::new(),
+        truncated: 0,
         position: None,
     };
     let said = [Outgoing::Connected(Box::new(connected)), Outgoing::Error(error.to_owned())];

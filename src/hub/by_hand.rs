@@ -31,7 +31,7 @@ impl ByHand {
             shards: 1,
             backlog: usize::MAX,
             history: HistoryBounds { events, channel_bytes: bytes, bytes, age },
-            snapshot: SnapshotBounds { bytes, age },
+            snapshot: SnapshotBounds { bytes, age, pattern_bytes: bytes, keys: 256 },
             rules: Arc::from([]),
             linger: Lingering { time: linger, channels: 2 },
             standing: Vec::new(),
@@ -63,6 +63,7 @@ impl ByHand {
 
     pub(crate) fn expire(&mut self) {
         self.core.expire(Instant::now());
+        while self.core.work() {}
         self.deliver();
     }
 
@@ -110,15 +111,15 @@ impl ByHand {
                             subscriber.receive(Signal::Event(event), now);
                         }
                     }
-                    Delivery::Gap { filters: missed, reason, position } => {
+                    Delivery::Gap { filters: missed, position } => {
                         let touched = missed.iter().filter(|filter| filters.contains(filter));
                         let channels: Vec<_> = touched.cloned().collect();
                         if !channels.is_empty() {
-                            let gap = Gap { channels, reason: *reason, position: *position };
+                            let gap = Gap::reconnected(channels, *position);
                             subscriber.receive(Signal::Gap(gap), now);
                         }
                     }
-                    Delivery::Join(_) | Delivery::Refused(_) => {}
+                    Delivery::Join(_) | Delivery::Reconnected { .. } | Delivery::Refused(_) => {}
                 }
             }
         }

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::coverage::{Answered, Coverage, Covered, Lingering, Reply};
+use super::coverage::{Answered, Coverage, Lingering};
 use super::demand::{Demand, Ticket};
 use super::drops::Drops;
 use super::histories::Histories;
-use super::history::{HistoryBounds, Missed, in_order};
+use super::history::HistoryBounds;
 use super::inlet::Incoming;
+use super::openings::{Opening, Openings};
 use super::rule::ChannelRule;
 use super::snapshot::{SnapshotBounds, Snapshots};
-use super::subscriber::{Gap, GapReason, StartFrom, Subscriber};
+use super::subscriber::{StartFrom, Subscriber};
 use super::topics::Topics;
 use crate::event::{Channel, ChannelPattern, Epoch, Event, Filter, Made, Origin, Position};
 
@@ -82,7 +84,16 @@ pub enum Resume {
 pub(super) enum Delivery {
     Event(Arc<Event>),
     Join(Box<Join>),
-    Gap { filters: Arc<[Filter]>, reason: GapReason, position: Position },
+    /// The source listens to these again: whoever listened before may have missed something.
+    Gap {
+        filters: Arc<[Filter]>,
+        position: Position,
+    },
+    /// The same of all that these let pass.
+    Reconnected {
+        heard: Arc<[ChannelPattern]>,
+        position: Position,
+    },
     Refused(Arc<[Filter]>),
 }
 
@@ -95,20 +106,33 @@ pub(super) struct Join {
 }
 
 pub(super) struct Core {
-    epoch: Epoch,
-    sequence: u64,
-    history: Histories,
-    snapshots: Snapshots,
-    coverage: Coverage,
+    pub(super) epoch: Epoch,
+    pub(super) sequence: u64,
+    pub(super) history: Histories,
+    pub(super) snapshots: Snapshots,
+    pub(super) coverage: Coverage,
     drops: Drops,
     stale_after: Duration,
     /// How many subscribers of each shard listen to each filter.
-    interest: Topics<Vec<u32>>,
+    pub(super) interest: Topics<Vec<u32>>,
     /// How many subscribers each shard has.
-    load: Vec<usize>,
+    pub(super) load: Vec<usize>,
     /// How many filters all subscribers have together.
-    subscriptions: usize,
-    out: Vec<Vec<Delivery>>,
+    pub(super) subscriptions: usize,
+    pub(super) openings: Openings,
+    chores: Chores,
+    pub(super) out: Vec<Vec<Delivery>>,
+}
+
+/// What is in proportion to all that is known, and is done a little in each turn.
+#[derive(Default)]
+struct Chores {
+    /// What is too old now has to go.
+    expiring: Option<Instant>,
+    /// Drops that are to be told.
+    due: Vec<Channel>,
+    /// Who asks for what is listened to; how much of it has not been looked at; what was found.
+    asking: Option<(oneshot::Sender<Vec<Channel>>, usize, Vec<Channel>)>,
 }
 
 impl Core {
@@ -116,14 +140,16 @@ impl Core {
         Self {
             epoch: Epoch::random(),
             sequence: 0,
-            history: Histories::new(settings.history, &settings.rules),
-            snapshots: Snapshots::new(settings.snapshot, settings.rules),
+            history: Histories::new(settings.history, &settings.rules, &settings.standing),
+            snapshots: Snapshots::new(settings.snapshot, settings.rules, &settings.standing),
             coverage: Coverage::new(settings.standing, settings.linger, demand),
             drops: Drops::default(),
             stale_after: settings.stale_after,
             interest: Topics::default(),
             load: vec![0; settings.shards.max(1)],
             subscriptions: 0,
+            openings: Openings::default(),
+            chores: Chores::default(),
             out: (0..settings.shards.max(1)).map(|_| Vec::new()).collect(),
         }
     }
@@ -161,6 +187,7 @@ impl Core {
     }
 
     fn take_in(&mut self, mut event: Event) {
+        self.openings.forget_shared();
         if let Some(previous) = self.snapshots.newest(&event.channel) {
             event.previous = Arc::downgrade(previous);
         }
@@ -205,107 +232,19 @@ impl Core {
         self.may_have_ended(last, stored.received) && stored.is_end() && !is_before.unwrap_or(true)
     }
 
-    /// The channels among `filters` about which a key may know more than the hub.
-    fn unheard(&self, filters: &[Filter]) -> Vec<Channel> {
-        let now = Instant::now();
-        let unheard = filters.iter().filter_map(Filter::exact).filter(|channel| {
-            self.snapshots.newest(channel).is_none_or(|last| {
-                !self.heard_since_covered(channel, last) || self.may_have_ended(last, now)
-            })
-        });
-        unheard.cloned().collect()
-    }
-
     /// Whether anything is known of `channel`.
     pub(super) fn knows(&self, channel: &Channel) -> bool {
         self.snapshots.newest(channel).is_some()
     }
 
-    fn heard_since_covered(&self, channel: &Channel, last: &Event) -> bool {
+    pub(super) fn heard_since_covered(&self, channel: &Channel, last: &Event) -> bool {
         let since = self.coverage.channel_since(channel);
         last.origin != Origin::Stored && since.is_some_and(|since| last.position.sequence > since)
     }
 
     /// Whether the channel of `last` has been silent for so long that its end may have been missed.
-    fn may_have_ended(&self, last: &Event, now: Instant) -> bool {
+    pub(super) fn may_have_ended(&self, last: &Event, now: Instant) -> bool {
         now - last.received >= self.stale_after && self.snapshots.may_end(&last.channel)
-    }
-
-    /// Asks the source for `filters`; `reply` is told when it listens to all of them, or at once
-    /// while there is no source.
-    pub(super) fn cover(&mut self, filters: &Arc<[Filter]>, reply: Reply) {
-        let refused: Vec<_> =
-            filters.iter().filter(|filter| self.coverage.is_refused(filter)).cloned().collect();
-        if !refused.is_empty() {
-            // Whoever asked may have gone away; then nobody waits for the answer.
-            reply.send(Covered { refused, ..Covered::default() }).unwrap_or_default();
-            return;
-        }
-        let answered = self.coverage.want(filters, Instant::now(), reply);
-        self.answer(answered);
-    }
-
-    fn answer(&self, answered: impl IntoIterator<Item = Answered>) {
-        for Answered { filters, reply } in answered {
-            let covered = Covered { unheard: self.unheard(&filters), refused: Vec::new() };
-            reply.send(covered).unwrap_or_default();
-        }
-    }
-
-    /// Lets somebody in: interest, history and the start of live are one step.
-    pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { subscriber, filters, resume, snapshot, unreadable } = arrival;
-        self.subscriptions += filters.len();
-        let shard = (0..self.load.len()).min_by_key(|&shard| self.load.get(shard)).unwrap_or(0);
-        for filter in &*filters {
-            self.interest.change(filter, |counts| {
-                counts.resize(self.load.len(), 0);
-                if let Some(count) = counts.get_mut(shard) {
-                    *count += 1;
-                }
-            });
-            self.coverage.occupy(filter);
-        }
-        let from = self.start_from(&filters, resume, snapshot);
-        let join = Join { subscriber, filters, position: self.position(), from, unreadable };
-        if let (Some(load), Some(out)) = (self.load.get_mut(shard), self.out.get_mut(shard)) {
-            *load += 1;
-            out.push(Delivery::Join(Box::new(join)));
-        }
-    }
-
-    fn start_from(&self, filters: &[Filter], resume: Resume, snapshot: bool) -> StartFrom {
-        let latest = || if snapshot { self.snapshots.of(filters) } else { Vec::new() };
-        let reason = match resume {
-            Resume::Fresh => return StartFrom::Snapshot(latest()),
-            Resume::At(at) if at.epoch == self.epoch && at.sequence <= self.sequence => {
-                if !filters.iter().all(|filter| self.coverage.unbroken(filter, at.sequence)) {
-                    GapReason::SourceReconnected
-                } else if let Missed::Events(missed) = self.history.after(at.sequence, filters) {
-                    return StartFrom::Resumed { missed, had: self.had(at.sequence, filters) };
-                } else {
-                    GapReason::HistoryEvicted
-                }
-            }
-            Resume::At(_) | Resume::Unknown => GapReason::UnknownPosition,
-        };
-        let gap = Gap { channels: filters.to_vec(), reason, position: self.position() };
-        StartFrom::Broken(gap, latest())
-    }
-
-    /// What is known last of each channel that a client at `sequence` has had, of the channels it
-    /// names: those are what can end a stream.
-    fn had(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
-        let exact: Vec<_> =
-            filters.iter().filter(|filter| filter.exact().is_some()).cloned().collect();
-        let mut had = self.history.at_or_before(sequence, &exact);
-        for last in self.snapshots.of(&exact) {
-            had.extend(last.earlier);
-            had.push(last.event);
-        }
-        had.retain(|event| event.position.sequence <= sequence);
-        in_order(&mut had);
-        had
     }
 
     /// A subscriber of `shard` is gone.
@@ -332,16 +271,19 @@ impl Core {
         self.take_a_place();
         let (begun, answered) = self.coverage.begin(channels, self.sequence, Instant::now());
         self.announce(begun);
-        self.answer(answered);
+        self.answer_later(answered);
+    }
+
+    fn answer_later(&mut self, answered: Vec<Answered>) {
+        for answered in answered {
+            self.openings.push(Opening::Answer(answered));
+        }
     }
 
     /// The broker does not allow these channels: whoever listens to one of them hears nothing.
     pub(super) fn refuse(&mut self, channels: &[(Channel, Ticket)]) {
         let (occupied, answered) = self.coverage.refuse(channels);
-        for (Answered { reply, .. }, filter) in answered {
-            let covered = Covered { refused: vec![filter], ..Covered::default() };
-            reply.send(covered).unwrap_or_default();
-        }
+        self.answer_later(answered);
         self.turn_away(occupied);
     }
 
@@ -357,11 +299,14 @@ impl Core {
     pub(super) fn connected(&mut self, refused: &[ChannelPattern]) {
         self.take_a_place();
         let changed = self.coverage.begin_standing(self.sequence, refused);
-        let occupied: Vec<_> = self.interest.iter().map(|(filter, _)| filter).collect();
-        let (begun, other): (Vec<_>, Vec<_>) =
-            occupied.into_iter().partition(|filter| self.coverage.stands(filter));
-        self.announce(begun);
+        let (heard, position) = (self.coverage.heard(), self.position());
+        for out in &mut self.out {
+            out.push(Delivery::Reconnected { heard: Arc::clone(&heard), position });
+        }
         if changed {
+            // The rights were changed, which is rare: all that is listened to is looked at.
+            let occupied = self.interest.iter().map(|(filter, _)| filter);
+            let other: Vec<_> = occupied.filter(|filter| !self.coverage.stands(filter)).collect();
             for filter in &other {
                 self.coverage.occupy(filter);
             }
@@ -372,15 +317,14 @@ impl Core {
 
     /// The source has lost its connection.
     pub(super) fn lost(&mut self) {
-        let answered = self.coverage.lost(Instant::now());
-        self.answer(answered);
+        let answered = self.coverage.lost();
+        self.answer_later(answered);
     }
 
-    /// The channels that somebody listens to by name and that patterns hear.
-    pub(super) fn subscribed(&self) -> Vec<Channel> {
-        let standing = self.interest.iter().map(|(filter, _)| filter);
-        let standing = standing.filter(|filter| self.coverage.stands(filter));
-        standing.filter_map(|filter| filter.exact().cloned()).collect()
+    /// Tells `reply`, in a few turns, the channels that somebody listens to by name and that patterns
+    /// hear.
+    pub(super) fn subscribed(&mut self, reply: oneshot::Sender<Vec<Channel>>) {
+        self.chores.asking = Some((reply, self.interest.exact_len(), Vec::new()));
     }
 
     /// What was not heard has a place of its own in the order, so that a position from before it
@@ -396,19 +340,55 @@ impl Core {
         }
         let (filters, position): (Arc<[Filter]>, _) = (filters.into(), self.position());
         for out in &mut self.out {
-            let filters = Arc::clone(&filters);
-            out.push(Delivery::Gap { filters, reason: GapReason::SourceReconnected, position });
+            out.push(Delivery::Gap { filters: Arc::clone(&filters), position });
         }
     }
 
-    /// Lets go of what is too old.
+    /// Lets go of what is too old, a little in each turn.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.history.expire(now);
-        self.snapshots.expire(now);
-        self.coverage.expire(now);
-        for channel in self.drops.due(now) {
-            self.tell_drop(channel);
+        self.coverage.look_who_is_gone();
+        self.chores.expiring = Some(now);
+        self.chores.due.extend(self.drops.due(now));
+    }
+
+    /// Whether there is something to do although nothing has come in.
+    pub(super) fn has_work(&self) -> bool {
+        let Chores { expiring, due, asking } = &self.chores;
+        !self.openings.are_empty() || expiring.is_some() || !due.is_empty() || asking.is_some()
+    }
+
+    /// Does one thing of what can wait a little. Returns whether there was any.
+    pub(super) fn work(&mut self) -> bool {
+        self.open_one() | self.expire_one() | self.tell_one_drop() | self.look_at_one()
+    }
+
+    fn expire_one(&mut self) -> bool {
+        let Some(now) = self.chores.expiring else { return false };
+        let any = self.history.expire_one(now)
+            | self.snapshots.expire_one(now)
+            | self.coverage.expire_one(now);
+        self.chores.expiring = any.then_some(now);
+        true
+    }
+
+    fn tell_one_drop(&mut self) -> bool {
+        let due = self.chores.due.pop();
+        due.map(|channel| self.tell_drop(channel)).is_some()
+    }
+
+    /// Looks at one of the channels that somebody listens to by name, from the last to the first: what is
+    /// added meanwhile stands behind, and what is removed gives its place to one that was looked at.
+    fn look_at_one(&mut self) -> bool {
+        let Some((_, left, found)) = &mut self.chores.asking else { return false };
+        *left = (*left).min(self.interest.exact_len());
+        if let Some(last) = left.checked_sub(1) {
+            *left = last;
+            let channel = self.interest.exact_at(last);
+            found.extend(channel.filter(|channel| self.coverage.is_matched(channel)).cloned());
+        } else if let Some((reply, _, found)) = self.chores.asking.take() {
+            reply.send(found).unwrap_or_default();
         }
+        true
     }
 
     /// What has come out for each shard since the last call.

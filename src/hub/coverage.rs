@@ -18,6 +18,8 @@ pub(super) struct Coverage {
     /// Channels that nobody listens to or waits for, in the order they were left.
     idle: VecDeque<(Instant, Channel)>,
     waiting: HashMap<u64, Waiting>,
+    /// Those who went away while they waited.
+    gone: Vec<Answered>,
     linger: Lingering,
     demand: Demand,
     /// How often the source has been connected.
@@ -84,8 +86,18 @@ pub struct Covered {
 
 /// Somebody who no longer waits, because the source listens, cannot, or is away.
 pub(super) struct Answered {
+    number: u64,
     pub(super) filters: Arc<[Filter]>,
+    /// What the broker does not allow.
+    pub(super) refused: Vec<Filter>,
     pub(super) reply: Reply,
+}
+
+impl Waiting {
+    fn answered(self, number: u64) -> Answered {
+        let Self { filters, reply, .. } = self;
+        Answered { number, filters, refused: Vec::new(), reply }
+    }
 }
 
 impl Coverage {
@@ -97,6 +109,7 @@ impl Coverage {
             asked: HashMap::new(),
             idle: VecDeque::new(),
             waiting: HashMap::new(),
+            gone: Vec::new(),
             linger,
             demand,
             connections: 0,
@@ -116,8 +129,14 @@ impl Coverage {
         self.is_matched(channel) || self.asked.get(channel).is_some_and(is_live)
     }
 
+    /// The patterns that are heard.
+    pub(super) fn heard(&self) -> Arc<[ChannelPattern]> {
+        let heard = self.standing.iter().filter(|standing| !standing.refused);
+        heard.map(|standing| standing.pattern.clone()).collect()
+    }
+
     /// Whether a standing subscription hears `channel`.
-    fn is_matched(&self, channel: &Channel) -> bool {
+    pub(super) fn is_matched(&self, channel: &Channel) -> bool {
         self.standing.iter().any(|standing| !standing.refused && standing.pattern.matches(channel))
     }
 
@@ -171,7 +190,7 @@ impl Coverage {
         }
         let filters = Arc::clone(filters);
         let answered = if missing == 0 {
-            Some(Answered { filters, reply })
+            Some(Answered { number, filters, refused: Vec::new(), reply })
         } else {
             self.waiting.insert(number, Waiting { filters, missing, reply });
             None
@@ -199,23 +218,35 @@ impl Coverage {
         }
     }
 
-    /// Lets go of channels that nobody has listened to for the time of lingering, and of those who
-    /// have gone away while they waited.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Looks who has gone away while they waited, for [`Coverage::expire_one`].
+    pub(super) fn look_who_is_gone(&mut self) {
         let gone = self.waiting.extract_if(|_, waiting| waiting.reply.is_closed());
-        for (number, waiting) in gone.collect::<Vec<_>>() {
-            for channel in waiting.filters.iter().filter_map(Filter::exact) {
-                if let Some(asked) = self.asked.get_mut(channel) {
-                    asked.waiting.remove(&number);
-                    self.rest(channel, now);
-                }
-            }
+        self.gone.extend(gone.map(|(number, waiting)| waiting.answered(number)));
+    }
+
+    /// Lets go of somebody who has gone away while they waited, or of a channel that nobody has listened
+    /// to for the time of lingering; `false` if there is none.
+    pub(super) fn expire_one(&mut self, now: Instant) -> bool {
+        if let Some(gone) = self.gone.pop() {
+            self.leave(&gone, now);
+            return true;
         }
         let time = self.linger.time.max(ARRIVING);
-        while self.idle.front().is_some_and(|(left, _)| now - *left >= time) {
+        let is_due = self.idle.front().is_some_and(|(left, _)| now - *left >= time);
+        if is_due {
             self.let_go();
         }
-        self.let_go_of_surplus(now);
+        is_due || self.let_go_of_surplus(now)
+    }
+
+    /// Somebody waits no longer.
+    pub(super) fn leave(&mut self, answered: &Answered, now: Instant) {
+        for channel in answered.filters.iter().filter_map(Filter::exact) {
+            let asked = self.asked.get_mut(channel);
+            if asked.is_some_and(|asked| asked.waiting.remove(&answered.number)) {
+                self.rest(channel, now);
+            }
+        }
     }
 
     /// The source listens to these channels from `sequence` on. Returns those that somebody has been
@@ -248,7 +279,7 @@ impl Coverage {
     pub(super) fn refuse(
         &mut self,
         channels: &[(Channel, Ticket)],
-    ) -> (Vec<Filter>, Vec<(Answered, Filter)>) {
+    ) -> (Vec<Filter>, Vec<Answered>) {
         let (mut refused, mut answered) = (Vec::new(), Vec::new());
         for (channel, ticket) in channels {
             if self.asked.get(channel).is_none_or(|asked| asked.ticket != *ticket) {
@@ -257,10 +288,9 @@ impl Coverage {
             let Some(asked) = self.asked.remove(channel) else { continue };
             let filter = Filter::Exact(channel.clone());
             for number in asked.waiting {
-                let Some(Waiting { filters, reply, .. }) = self.waiting.remove(&number) else {
-                    continue;
-                };
-                answered.push((Answered { filters, reply }, filter.clone()));
+                let Some(waiting) = self.waiting.remove(&number) else { continue };
+                let refused = vec![filter.clone()];
+                answered.push(Answered { refused, ..waiting.answered(number) });
             }
             if asked.occupied {
                 refused.push(filter);
@@ -288,19 +318,10 @@ impl Coverage {
     }
 
     /// The source is away: nothing is heard. Returns those who waited for it.
-    pub(super) fn lost(&mut self, now: Instant) -> Vec<Answered> {
+    pub(super) fn lost(&mut self) -> Vec<Answered> {
         self.connected = false;
-        let mut answered = Vec::new();
-        for (_, Waiting { filters, reply, .. }) in std::mem::take(&mut self.waiting) {
-            for channel in filters.iter().filter_map(Filter::exact) {
-                if let Some(asked) = self.asked.get_mut(channel) {
-                    asked.waiting.clear();
-                    self.rest(channel, now);
-                }
-            }
-            answered.push(Answered { filters, reply });
-        }
-        answered
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        waiting.map(|(number, waiting)| waiting.answered(number)).collect()
     }
 
     /// The demand for `channel`, new if there was none; `None` if a pattern hears it anyway.
@@ -346,17 +367,17 @@ impl Coverage {
         if waiting.missing > 0 {
             return None;
         }
-        let Waiting { filters, reply, .. } = self.waiting.remove(&number)?;
-        Some(Answered { filters, reply })
+        self.waiting.remove(&number).map(|waiting| waiting.answered(number))
     }
 
-    /// Of idle channels only so many are kept: the longest idle go first.
-    fn let_go_of_surplus(&mut self, now: Instant) {
-        while self.idle.len() > self.linger.channels
-            && self.idle.front().is_some_and(|(left, _)| now - *left >= ARRIVING)
-        {
+    /// Of idle channels only so many are kept: the longest idle goes first. Returns whether one went.
+    fn let_go_of_surplus(&mut self, now: Instant) -> bool {
+        let is_surplus = self.idle.len() > self.linger.channels
+            && self.idle.front().is_some_and(|(left, _)| now - *left >= ARRIVING);
+        if is_surplus {
             self.let_go();
         }
+        is_surplus
     }
 
     /// Lets go of what has been idle longest, if it still is.

@@ -18,10 +18,15 @@ pub(super) struct Histories {
 }
 
 impl Histories {
-    pub(super) fn new(usual: HistoryBounds, rules: &[ChannelRule]) -> Self {
+    /// `standing`: what is heard at all times.
+    pub(super) fn new(
+        usual: HistoryBounds,
+        rules: &[ChannelRule],
+        standing: &[ChannelPattern],
+    ) -> Self {
         let bounded = rules.iter().filter_map(|rule| Some((rule.channels.clone(), rule.history?)));
-        let special = bounded.map(|(channels, bounds)| (channels, History::new(bounds)));
-        Self { special: special.collect(), usual: History::new(usual) }
+        let special = bounded.map(|(channels, bounds)| (channels, History::new(bounds, standing)));
+        Self { special: special.collect(), usual: History::new(usual, standing) }
     }
 
     /// Keeps `event`, and lets go of what no longer fits.
@@ -31,14 +36,14 @@ impl Histories {
         special.map_or(&mut self.usual, |(_, history)| history).push(event);
     }
 
-    /// Lets go of channels that have been silent for too long.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.special.iter_mut().for_each(|(_, history)| history.expire(now));
-        self.usual.expire(now);
+    /// Lets go of a channel that has been silent for too long; `false` if there is none.
+    pub(super) fn expire_one(&mut self, now: Instant) -> bool {
+        let mut special = self.special.iter_mut();
+        special.any(|(_, history)| history.expire_one(now)) || self.usual.expire_one(now)
     }
 
     /// What `filters` let pass after `sequence`, in order and each once.
-    pub(super) fn after(&self, sequence: u64, filters: &[Filter]) -> Missed<Arc<Event>> {
+    pub(super) fn after(&self, sequence: u64, filters: &[Filter]) -> Missed {
         let mut all = Vec::new();
         for (history, filters) in self.each(filters) {
             match history.after(sequence, &filters) {
@@ -50,10 +55,11 @@ impl Histories {
         Missed::Events(all)
     }
 
-    /// The newest known event at or before `sequence`, of each channel that `filters` let pass.
-    pub(super) fn at_or_before(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
-        let found = self.each(filters).into_iter();
-        found.flat_map(|(history, filters)| history.at_or_before(sequence, &filters)).collect()
+    /// The newest known event of `channel` at or before `sequence`.
+    pub(super) fn at_or_before(&self, sequence: u64, channel: &Channel) -> Option<&Arc<Event>> {
+        let mut special = self.special.iter();
+        let special = special.find(|(channels, _)| channels.matches(channel));
+        special.map_or(&self.usual, |(_, history)| history).at_or_before(sequence, channel)
     }
 
     /// Whether an event of `channel` is kept.
@@ -124,7 +130,7 @@ mod tests {
     fn each_rule_keeps_what_it_says_and_takes_no_room_of_others() {
         let one = event(1, "run:1").weight();
         let rules = [rule("run:*", bounds(3, 4 * one)), rule("*:x", bounds(1, 10 * one))];
-        let mut histories = Histories::new(bounds(2, 2 * one), &rules);
+        let mut histories = Histories::new(bounds(2, 2 * one), &rules, &[]);
         let names = ["run:1", "all:1", "run:1", "all:x", "run:1", "all:1", "run:x", "run:1"];
         names.iter().zip(1..).for_each(|(name, n)| histories.push(&event(n, name)));
         assert_eq!(missed(&histories, 1, "run:1"), Some(vec![3, 5, 8]));
@@ -134,7 +140,7 @@ mod tests {
         assert_eq!(missed(&histories, 1, "*"), Some(vec![2, 3, 4, 5, 6, 7, 8]));
         assert_eq!(missed(&histories, 0, "*"), None);
         assert_eq!((histories.channels(), histories.bytes()), (4, 7 * one));
-        let had = histories.at_or_before(6, &[Filter::parse("run:1").unwrap()]);
-        assert_eq!(had.iter().map(|event| event.position.sequence).collect::<Vec<_>>(), [5]);
+        let had = histories.at_or_before(6, &Channel::new("run:1").unwrap());
+        assert_eq!(had.map(|event| event.position.sequence), Some(5));
     }
 }

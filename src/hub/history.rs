@@ -8,11 +8,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashlink::LinkedHashMap;
 use tokio::time::Instant;
 
-use super::names::Names;
-use crate::event::{Channel, Event, Filter};
+use super::recent::Recent;
+use crate::event::{Channel, ChannelPattern, Event, Filter};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +29,7 @@ pub struct HistoryBounds {
 #[derive(Debug)]
 pub(super) struct History {
     bounds: HistoryBounds,
-    /// Least recently published first.
-    rings: LinkedHashMap<Channel, Ring>,
-    /// The same channels by name, for patterns.
-    names: Names,
+    rings: Recent<Ring>,
     bytes: usize,
     /// The highest sequence of a channel that is forgotten altogether.
     floor: u64,
@@ -48,82 +44,89 @@ struct Ring {
 }
 
 /// What a client that comes back missed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Missed<E> {
+#[derive(Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq))]
+pub(super) enum Missed {
     /// Exactly these, in order.
-    Events(Vec<E>),
-    /// Some are no longer known.
+    Events(Vec<Arc<Event>>),
+    /// Some are no longer known, or they are too many.
     Evicted,
 }
 
+/// Events that one client is given when it comes back, at most. Whoever missed more is told so.
+const MOST_MISSED: usize = 16_384;
+/// A pattern that matches no more channels than this finds them by their names.
+const FEW: usize = 64;
+
 impl History {
-    pub(super) fn new(bounds: HistoryBounds) -> Self {
-        Self { bounds, rings: LinkedHashMap::new(), names: Names::default(), bytes: 0, floor: 0 }
+    /// `standing`: what is heard at all times.
+    pub(super) fn new(bounds: HistoryBounds, standing: &[ChannelPattern]) -> Self {
+        Self { bounds, rings: Recent::new(standing), bytes: 0, floor: 0 }
     }
 
     /// Keeps `event`, and lets go of what no longer fits.
     pub(super) fn push(&mut self, event: &Arc<Event>) {
-        if let Some(ring) = self.rings.get_mut(&event.channel) {
-            self.bytes += event.weight();
-            ring.events.push_back(Arc::clone(event));
-            ring.bytes += event.weight();
-            while ring.exceeds(self.bounds, event.received) {
-                self.bytes -= ring.evict();
-            }
-            self.rings.to_back(&event.channel);
-        } else if self.bounds.events > 0 {
-            self.bytes += event.weight();
-            let ring = Ring {
-                events: VecDeque::from([Arc::clone(event)]),
-                bytes: event.weight(),
-                floor: self.floor,
-            };
-            self.rings.insert(event.channel.clone(), ring);
-            self.names.insert(event.channel.clone());
-        } else {
+        if self.bounds.events == 0 {
             self.floor = event.position.sequence;
+            return;
+        }
+        let new = || Ring { floor: self.floor, ..Ring::default() };
+        let Some(ring) = self.rings.touch(&event.channel, new) else { return };
+        self.bytes += event.weight();
+        ring.bytes += event.weight();
+        ring.events.push_back(Arc::clone(event));
+        while ring.exceeds(self.bounds, event.received) {
+            self.bytes -= ring.evict();
         }
         while self.bytes > self.bounds.bytes && self.forget_oldest() {}
     }
 
-    /// Lets go of channels that have been silent for longer than the age.
-    pub(super) fn expire(&mut self, now: Instant) {
-        while self.rings.front().is_some_and(|(_, ring)| {
-            ring.events.back().is_none_or(|last| now - last.received > self.bounds.age)
-        }) {
-            self.forget_oldest();
-        }
+    /// Lets go of a channel that has been silent for longer than the age; `false` if there is none.
+    pub(super) fn expire_one(&mut self, now: Instant) -> bool {
+        let is_old =
+            |ring: &Ring| ring.last().is_none_or(|last| now - last.received > self.bounds.age);
+        self.rings.oldest().is_some_and(|(_, ring)| is_old(ring)) && self.forget_oldest()
     }
 
-    /// What `filters` let pass after `sequence`, in order and each once.
-    pub(super) fn after(&self, sequence: u64, filters: &[Filter]) -> Missed<Arc<Event>> {
+    /// What `filters` let pass after `sequence`, in order and each once. Looks at what was published
+    /// since, not at all that is known.
+    pub(super) fn after(&self, sequence: u64, filters: &[Filter]) -> Missed {
         let mut missed = Vec::new();
-        let mut complete = true;
-        self.each(filters, |ring, floor| {
-            complete &= floor <= sequence;
-            let from = ring.map_or(0, |ring| ring.first_after(sequence));
-            missed.extend(ring.into_iter().flat_map(|r| r.events.iter().skip(from)).cloned());
+        let mut take = |ring: &Ring| {
+            let events = ring.events.iter().skip(ring.first_after(sequence));
+            missed.extend(events.take(MOST_MISSED + 1).cloned());
+            ring.floor <= sequence && missed.len() <= MOST_MISSED
+        };
+        let is_complete = filters.iter().all(|filter| match filter {
+            Filter::Exact(channel) => match self.rings.get(channel) {
+                Some(ring) => take(ring),
+                None => self.floor <= sequence,
+            },
+            Filter::Pattern(_) if self.floor > sequence => false,
+            Filter::Pattern(pattern) if self.rings.named(pattern).nth(FEW).is_none() => {
+                self.rings.named(pattern).all(|(_, ring)| take(ring))
+            }
+            Filter::Pattern(pattern) => {
+                let newest = self.rings.newest_first(pattern);
+                let mut newer = newest.take_while(|(_, ring)| ring.is_after(sequence));
+                newer.all(|(channel, ring)| !pattern.matches(channel) || take(ring))
+            }
         });
-        if !complete {
+        if !is_complete {
             return Missed::Evicted;
         }
         in_order(&mut missed);
         Missed::Events(missed)
     }
 
-    /// The newest known event at or before `sequence`, of each channel that `filters` let pass.
-    pub(super) fn at_or_before(&self, sequence: u64, filters: &[Filter]) -> Vec<Arc<Event>> {
-        let mut found = Vec::new();
-        self.each(filters, |ring, _| {
-            let Some(ring) = ring else { return };
-            let before = ring.first_after(sequence).checked_sub(1);
-            found.extend(before.and_then(|index| ring.events.get(index)).cloned());
-        });
-        found
+    /// The newest known event of `channel` at or before `sequence`.
+    pub(super) fn at_or_before(&self, sequence: u64, channel: &Channel) -> Option<&Arc<Event>> {
+        let ring = self.rings.get(channel)?;
+        ring.events.get(ring.first_after(sequence).checked_sub(1)?)
     }
 
     pub(super) fn holds(&self, channel: &Channel) -> bool {
-        self.rings.contains_key(channel)
+        self.rings.contains(channel)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -134,35 +137,25 @@ impl History {
         self.rings.len()
     }
 
-    /// Calls `visit` with every ring that `filters` name, and the floor that holds for it.
-    fn each(&self, filters: &[Filter], mut visit: impl FnMut(Option<&Ring>, u64)) {
-        for filter in filters {
-            match filter {
-                Filter::Exact(channel) => {
-                    let ring = self.rings.get(channel);
-                    visit(ring, ring.map_or(self.floor, |ring| ring.floor));
-                }
-                Filter::Pattern(pattern) => {
-                    visit(None, self.floor);
-                    let rings =
-                        self.names.matching(pattern).filter_map(|name| self.rings.get(name));
-                    rings.for_each(|ring| visit(Some(ring), ring.floor));
-                }
-            }
-        }
-    }
-
     fn forget_oldest(&mut self) -> bool {
-        let Some((channel, ring)) = self.rings.pop_front() else { return false };
-        self.names.remove(&channel);
-        self.bytes -= ring.events.iter().map(|event| event.weight()).sum::<usize>();
-        let last = ring.events.back().map_or(ring.floor, |event| event.position.sequence);
+        let Some((_, ring)) = self.rings.pop_oldest() else { return false };
+        self.bytes -= ring.bytes;
+        let last = ring.last().map_or(ring.floor, |event| event.position.sequence);
         self.floor = self.floor.max(last);
         true
     }
 }
 
 impl Ring {
+    fn last(&self) -> Option<&Arc<Event>> {
+        self.events.back()
+    }
+
+    /// Whether something was published after `sequence`.
+    fn is_after(&self, sequence: u64) -> bool {
+        self.last().map_or(self.floor, |last| last.position.sequence) > sequence
+    }
+
     fn first_after(&self, sequence: u64) -> usize {
         self.events.partition_point(|event| event.position.sequence <= sequence)
     }
@@ -197,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{ChannelPattern, Epoch, Payload};
+    use crate::event::{Epoch, Payload};
 
     fn event(sequence: u64, name: &str) -> Arc<Event> {
         let position = Epoch::random().at(sequence);
@@ -217,14 +210,12 @@ mod tests {
             filters in prop::collection::vec("[ab]:[xy*]", 1..3),
         ) {
             let bytes = channels * event(1, "a:x").weight();
-            let mut history = History::new(HistoryBounds { events, channel_bytes: bytes / 2, bytes, age: Duration::MAX });
+            let mut history = History::new(HistoryBounds { events, channel_bytes: bytes / 2, bytes, age: Duration::MAX }, &[ChannelPattern::new("a:*").unwrap()]);
             let all: Vec<_> = names.iter().zip(1..).map(|(name, n)| event(n, name)).collect();
             for event in &all {
                 history.push(event);
             }
             prop_assert!(history.bytes() <= bytes);
-            let everything = ChannelPattern::new("*").unwrap();
-            prop_assert_eq!(history.channels(), history.names.matching(&everything).count());
 
             let filters: Vec<_> = filters.iter().map(|f| Filter::parse(f).unwrap()).collect();
             let expected: Vec<_> = all.iter()
@@ -248,7 +239,7 @@ mod tests {
             bytes: 1000 * one,
             age: Duration::from_secs(60),
         };
-        let mut history = History::new(bounds);
+        let mut history = History::new(bounds, &[]);
         (1..=1_000_000).for_each(|n| history.push(&event(n, &format!("job:{n:07}"))));
         assert_eq!((history.channels(), history.bytes()), (1000, 1000 * one));
         let gone = [Filter::parse("job:0000001").unwrap()];
@@ -264,12 +255,12 @@ mod tests {
             bytes: usize::MAX,
             age: Duration::from_secs(60),
         };
-        let mut history = History::new(bounds);
+        let mut history = History::new(bounds, &[]);
         history.push(&event(1, "a"));
         tokio::time::advance(Duration::from_secs(40)).await;
         history.push(&event(2, "b"));
         tokio::time::advance(Duration::from_secs(40)).await;
-        history.expire(Instant::now());
+        while history.expire_one(Instant::now()) {}
         assert_eq!(history.channels(), 1);
         assert_eq!(history.after(0, &[Filter::parse("a").unwrap()]), Missed::Evicted);
         assert_eq!(history.after(1, &[Filter::parse("a").unwrap()]), Missed::Events(vec![]));

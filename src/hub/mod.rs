@@ -20,8 +20,9 @@ mod drops;
 mod histories;
 mod history;
 mod inlet;
-mod names;
+mod openings;
 mod patterns;
+mod recent;
 mod rule;
 mod shard;
 mod snapshot;
@@ -29,13 +30,13 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod turn;
 mod wakes;
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::iter;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -48,7 +49,7 @@ pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
 pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};
 pub use rule::{ChannelRule, ObjectChannels};
-pub use snapshot::{Last, SnapshotBounds};
+pub use snapshot::{Known, Last, SnapshotBounds};
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
 use self::core::{Core, Delivery};
@@ -56,7 +57,9 @@ use crate::event::{Channel, ChannelPattern, Filter};
 use crate::shutdown::Stop;
 use crate::telemetry::Metrics;
 use budget::Budget;
+use openings::Opening;
 use shard::Shard;
+use turn::{Turn, let_others_go_first};
 use wakes::Wakes;
 
 /// Commands that wait for the hub, at most; then their senders wait.
@@ -113,7 +116,8 @@ impl Hub {
         let mut shards = Vec::new();
         for (index, (budget, wakes)) in budgets.into_iter().zip(wakes).enumerate() {
             let (deliveries, inbox) = mpsc::channel(BATCHES);
-            let shard = Shard::new(index, drain, commands.clone(), budget, wakes);
+            let turns = metrics.shard_step_seconds.clone();
+            let shard = Shard::new(index, drain, commands.clone(), budget, (wakes, turns));
             stop.spawn(shard.run(inbox, stop.clone()));
             shards.push(deliveries);
         }
@@ -178,6 +182,9 @@ impl Hub {
 }
 
 /// The hub task: runs until the node stops, nothing more is said, and everybody has left.
+///
+/// It goes on in turns, each of two halves: what has come in, and what can wait a little. After each half
+/// the shards are given what has come of it, so no event waits for more than a turn.
 async fn run(
     mut core: Core,
     mut inbox: mpsc::Receiver<Command>,
@@ -186,66 +193,76 @@ async fn run(
     stop: Stop,
 ) {
     let mut commands = Vec::with_capacity(BATCH);
+    let mut queue = VecDeque::with_capacity(BATCH);
     let mut expiry = interval(Duration::from_secs(1));
     expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settled = stop.settled();
     tokio::pin!(settled);
     while !(stop.is_settled() && core.subscribers() == 0) {
+        let goes_on = !queue.is_empty() || core.has_work();
         tokio::select! {
-            _ = inbox.recv_many(&mut commands, BATCH) => {
-                // What others are about to publish goes out with the same flush.
+            _ = inbox.recv_many(&mut commands, BATCH), if queue.is_empty() => {
+                // What others are about to publish goes out with the same flush. Woken by a
+                // publisher, this task would run at once, for each event anew.
                 let_others_go_first().await;
                 let room = BATCH.saturating_sub(commands.len());
                 commands.extend(iter::from_fn(|| inbox.try_recv().ok()).take(room));
-                commands.drain(..).for_each(|command| apply(&mut core, command));
+                queue.extend(commands.drain(..));
             }
             _ = expiry.tick() => core.expire(Instant::now()),
             () = &mut settled, if !stop.is_settled() => {}
+            () = let_others_go_first(), if goes_on => {}
         }
-        for (index, deliveries) in core.take() {
-            if let Some(shard) = shards.get(index) {
-                // A shard ends after the hub; one that is gone was aborted with everything else.
-                shard.send(deliveries).await.unwrap_or_default();
+        let mut turn = Turn::new(&metrics.hub_step_seconds);
+        while let Some(command) = queue.pop_front() {
+            apply(&mut core, command, &mut queue);
+            if turn.is_over() {
+                break;
             }
+        }
+        drop(turn);
+        hand_on(&mut core, &shards).await;
+        if core.has_work() {
+            let mut turn = Turn::new(&metrics.hub_step_seconds);
+            while core.work() && !turn.is_over() {}
+            drop(turn);
+            hand_on(&mut core, &shards).await;
         }
         observe(&core, &metrics);
     }
 }
 
-/// Lets the tasks that can go on now do so first. Woken by a publisher, this task would run at once,
-/// for each event anew; nothing is waited for, and while nothing else can go on it costs nothing.
-async fn let_others_go_first() {
-    let mut asked = false;
-    poll_fn(|context| {
-        if asked {
-            return Poll::Ready(());
+async fn hand_on(core: &mut Core, shards: &[mpsc::Sender<Vec<Delivery>>]) {
+    for (index, deliveries) in core.take() {
+        if let Some(shard) = shards.get(index) {
+            // A shard ends after the hub; one that is gone was aborted with everything else.
+            shard.send(deliveries).await.unwrap_or_default();
         }
-        asked = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    }
 }
 
-fn apply(core: &mut Core, command: Command) {
+/// `queue`: what comes after the command.
+fn apply(core: &mut Core, command: Command, queue: &mut VecDeque<Command>) {
     match command {
         Command::Publish(incoming) => core.publish(incoming),
-        Command::PublishAll(all) => all.into_iter().for_each(|incoming| core.publish(incoming)),
+        Command::PublishAll(all) => {
+            all.into_iter().rev().for_each(|one| queue.push_front(Command::Publish(one)));
+        }
         Command::Dropped(channel) => core.dropped(channel, Instant::now()),
         Command::Seed { incoming, again } => core.seed(incoming, again),
         Command::Connected { refused } => core.connected(&refused),
         Command::Live(channels) => core.live(&channels),
         Command::Refused(channels) => core.refuse(&channels),
         Command::Lost => core.lost(),
+        Command::Subscribed(reply) => core.subscribed(reply),
+        Command::Cover(filters, reply) => core.openings.push(Opening::Cover(filters, reply)),
+        Command::Arrive(arrival) => core.openings.push(Opening::Arrive(arrival)),
         // Whoever asked may have gone away; then nobody waits for the answer.
-        Command::Subscribed(reply) => reply.send(core.subscribed()).unwrap_or_default(),
-        Command::Cover(filters, reply) => core.cover(&filters, reply),
         Command::Knows(channel, reply) => reply.send(core.knows(&channel)).unwrap_or_default(),
         Command::Listeners(channels, reply) => {
             let listeners = channels.iter().map(|channel| core.listeners(channel)).sum();
             reply.send(listeners).unwrap_or_default();
         }
-        Command::Arrive(arrival) => core.arrive(*arrival),
         Command::Depart { shard, filters } => core.depart(shard, &filters),
     }
 }

@@ -72,10 +72,6 @@ impl<T> Patterns<T> {
 
     /// How many patterns there would be, at most, whose prefixes one name begins with, if `pattern` was
     /// among them and was not there.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the limit that asks comes with the hub's slices")
-    )]
     pub(super) fn chain(&self, pattern: &ChannelPattern) -> usize {
         let mut rest = pattern.prefix().as_bytes();
         let mut node = &self.root;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use prometheus::Histogram;
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,8 +25,9 @@ use super::budget::Budget;
 use super::core::{Delivery, Join};
 use super::subscriber::{Flow, Gap, Signal, Start, Subscriber};
 use super::topics::Topics;
+use super::turn::{Turn, let_others_go_first};
 use super::wakes::Wakes;
-use crate::event::{Event, Filter};
+use crate::event::{ChannelPattern, Event, Filter, Position};
 use crate::shutdown::Stop;
 
 pub(super) struct Shard {
@@ -38,13 +40,30 @@ pub(super) struct Shard {
     topics: Topics<Vec<usize>>,
     subscribers: Slab<Entry>,
     deadlines: DelayQueue<usize>,
+    /// How long the turns are.
+    turns: Histogram,
+    /// What the source listens to again, if it was lost.
+    reconnected: Option<Reconnected>,
+    /// Up to where all subscribers have been looked at, of whom some are still to be told something
+    /// that all are told.
+    walk: Option<usize>,
     dirty: Vec<usize>,
     /// Those that have ended and are still to be removed.
     ended: Vec<usize>,
     /// What those who left listened to, until the hub has been told: one entry per subscriber gone.
     released: VecDeque<Arc<[Filter]>>,
-    stopping: bool,
+    /// Since when the node stops.
+    stopping: Option<Instant>,
 }
+
+/// See [`Delivery::Reconnected`].
+struct Reconnected {
+    heard: Arc<[ChannelPattern]>,
+    position: Position,
+}
+
+/// Subscribers that are looked at in one go.
+const WALK: usize = 256;
 
 /// How long a subscriber may be behind before it is shed; at once beyond twice the bound.
 const GRACE: Duration = Duration::from_secs(1);
@@ -55,6 +74,8 @@ struct Entry {
     deadline: Option<(delay_queue::Key, Instant)>,
     /// The last event it was told, so that one that passes two of its filters is told once.
     last: u64,
+    /// The last loss of the source it was told of, or where it began.
+    told: u64,
     /// The bytes that waited for it when it was last asked.
     backlog: usize,
     /// Since when some have.
@@ -62,6 +83,8 @@ struct Entry {
     dirty: bool,
     /// When the node stops: the moment this client is told.
     stop_at: Option<Instant>,
+    /// Whether it knows of the stop.
+    stopping: bool,
 }
 
 impl Shard {
@@ -70,7 +93,7 @@ impl Shard {
         drain: Duration,
         hub: mpsc::Sender<Command>,
         budget: Budget,
-        wakes: Arc<Wakes>,
+        (wakes, turns): (Arc<Wakes>, Histogram),
     ) -> Self {
         Self {
             index,
@@ -81,15 +104,19 @@ impl Shard {
             topics: Topics::default(),
             subscribers: Slab::new(),
             deadlines: DelayQueue::new(),
+            turns,
+            reconnected: None,
+            walk: None,
             dirty: Vec::new(),
             ended: Vec::new(),
             released: VecDeque::new(),
-            stopping: false,
+            stopping: None,
         }
     }
 
     /// Runs until the hub has ended, which it does when the node stops and everybody has left. Arms:
-    /// deliveries; subscribers woken; deadlines; room to tell the hub; the stop.
+    /// deliveries; subscribers woken; deadlines; room to tell the hub; the stop; a
+    /// walk that goes on. However much there is to do, others go on after each turn.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Vec<Delivery>>, stop: Stop) {
         let hub = self.hub.clone();
         let wakes = Arc::clone(&self.wakes);
@@ -99,12 +126,13 @@ impl Shard {
             tokio::select! {
                 deliveries = inbox.recv() => {
                     let Some(deliveries) = deliveries else { return };
-                    self.deliver(deliveries);
+                    let mut turn = Turn::new(&self.turns);
+                    self.deliver(deliveries, &mut turn).await;
                     // What waits already goes out with the same flush; what comes in meanwhile
                     // does not hold it up.
                     for _ in 0..inbox.len() {
                         let Ok(more) = inbox.try_recv() else { break };
-                        self.deliver(more);
+                        self.deliver(more, &mut turn).await;
                     }
                 }
                 () = wakes.some() => self.wake_up(),
@@ -114,37 +142,69 @@ impl Shard {
                         permit.send(Command::Depart { shard: self.index, filters });
                     }
                 }
-                () = &mut stop_requested, if !self.stopping => self.begin_stop(),
+                () = &mut stop_requested, if self.stopping.is_none() => {
+                    self.stopping = Some(Instant::now());
+                    self.walk = Some(0);
+                }
+                () = let_others_go_first(), if self.walk.is_some() => self.walk_on(),
             }
-            self.flush();
+            self.flush().await;
         }
     }
 
-    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+    async fn deliver(&mut self, deliveries: Vec<Delivery>, turn: &mut Turn) {
         for delivery in deliveries {
             match delivery {
-                Delivery::Event(event) => self.event(&event),
+                Delivery::Event(event) => self.event(&event, turn).await,
                 Delivery::Join(join) => self.join(*join),
-                Delivery::Gap { filters, reason, position } => {
-                    let gap = |channels| Signal::Gap(Gap { channels, reason, position });
+                Delivery::Gap { filters, position } => {
+                    let gap = |channels| Signal::Gap(Gap::reconnected(channels, position));
                     self.tell(&filters, gap);
+                }
+                Delivery::Reconnected { heard, position } => {
+                    self.reconnected = Some(Reconnected { heard, position });
+                    self.walk = Some(0);
                 }
                 Delivery::Refused(filters) => self.tell(&filters, Signal::Refused),
             }
+            turn.next().await;
         }
     }
 
-    fn event(&mut self, event: &Arc<Event>) {
+    async fn event(&mut self, event: &Arc<Event>, turn: &mut Turn) {
         let now = Instant::now();
         for &key in self.topics.matching(&event.channel).flatten() {
             let Some(entry) = self.subscribers.get_mut(key) else { continue };
             if entry.last == event.position.sequence {
                 continue;
             }
+            // Before whatever comes after the loss.
+            entry.hear_of(self.reconnected.as_ref(), now);
             entry.last = event.position.sequence;
             entry.subscriber.receive(Signal::Event(event), now);
             entry.mark(key, &mut self.dirty);
+            turn.next().await;
         }
+    }
+
+    /// Tells some more of all subscribers that the source was lost, or that the node stops.
+    fn walk_on(&mut self) {
+        let Some(from) = self.walk else { return };
+        let now = Instant::now();
+        let to = from + WALK;
+        for key in from..to {
+            let Some(entry) = self.subscribers.get_mut(key) else { continue };
+            entry.hear_of(self.reconnected.as_ref(), now);
+            if let Some(since) = self.stopping.filter(|_| !entry.stopping) {
+                // Each client gets a moment of its own within the drain, so that they do not all come
+                // back at once.
+                entry.stopping = true;
+                entry.stop_at = Some(since + self.drain.mul_f64(fastrand::f64() * 0.9));
+            }
+            entry.mark(key, &mut self.dirty);
+        }
+        // Who comes later knows.
+        self.walk = (to < self.subscribers.capacity()).then_some(to);
     }
 
     fn join(&mut self, join: Join) {
@@ -154,10 +214,12 @@ impl Shard {
             filters: Arc::clone(&filters),
             deadline: None,
             last: 0,
+            told: position.sequence,
             backlog: 0,
             behind: None,
             dirty: false,
-            stop_at: self.stopping.then(Instant::now),
+            stop_at: self.stopping.map(|_| Instant::now()),
+            stopping: self.stopping.is_some(),
         };
         let key = self.subscribers.insert(entry);
         for filter in &*filters {
@@ -208,22 +270,13 @@ impl Shard {
         entry.mark(key, &mut self.dirty);
     }
 
-    /// Each client gets a moment of its own within the drain, so that they do not all come back
-    /// at once.
-    fn begin_stop(&mut self) {
-        self.stopping = true;
-        let now = Instant::now();
-        for (key, entry) in &mut self.subscribers {
-            entry.stop_at = Some(now + self.drain.mul_f64(fastrand::f64() * 0.9));
-            entry.mark(key, &mut self.dirty);
-        }
-    }
-
-    fn flush(&mut self) {
+    async fn flush(&mut self) {
+        let mut turn = Turn::new(&self.turns);
         let mut dirty = std::mem::take(&mut self.dirty);
         let now = Instant::now();
         for key in dirty.drain(..) {
             self.flush_one(key, now);
+            turn.next().await;
         }
         self.dirty = dirty;
         if self.budget.is_exceeded() {
@@ -302,6 +355,20 @@ impl Shard {
 }
 
 impl Entry {
+    /// Tells it that the source was lost, if it has not been told.
+    fn hear_of(&mut self, reconnected: Option<&Reconnected>, now: Instant) {
+        let Some(Reconnected { heard, position }) = reconnected else { return };
+        if self.told >= position.sequence {
+            return;
+        }
+        self.told = position.sequence;
+        let is_heard = |filter: &&Filter| heard.iter().any(|pattern| pattern.covers(filter));
+        let channels: Vec<_> = self.filters.iter().filter(is_heard).cloned().collect();
+        if !channels.is_empty() {
+            self.subscriber.receive(Signal::Gap(Gap::reconnected(channels, *position)), now);
+        }
+    }
+
     fn mark(&mut self, key: usize, dirty: &mut Vec<usize>) {
         if !self.dirty {
             self.dirty = true;

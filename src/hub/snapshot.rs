@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashlink::LinkedHashMap;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::names::Names;
+use super::recent::Recent;
 use super::rule::ChannelRule;
-use crate::event::{Channel, Event, Fields, Filter, Made, Shape, ShapeId, TextSoFar};
+use crate::event::{
+    Channel, ChannelPattern, Event, Fields, Filter, Made, Shape, ShapeId, TextSoFar,
+};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -21,17 +22,30 @@ pub struct SnapshotBounds {
     pub bytes: usize,
     /// Age of a channel's last event.
     pub age: Duration,
+    /// Bytes of one client's snapshot of all that its patterns match.
+    pub pattern_bytes: usize,
+    /// Things told apart in one channel; the oldest gives way.
+    pub keys: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct Snapshots {
     bounds: SnapshotBounds,
     rules: Arc<[ChannelRule]>,
-    /// Least recently published first.
-    channels: LinkedHashMap<Channel, Latest>,
-    /// The same channels by name, for patterns.
-    names: Names,
+    channels: Recent<Latest>,
     bytes: usize,
+}
+
+/// What is known last of what somebody listens to.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Oldest first. All of the channels that are named exactly; of those that patterns match, the
+    /// newest.
+    pub last: Vec<Last>,
+    /// How many channels that patterns match were left out.
+    pub truncated: usize,
+    /// The channels of which some things were let go of, because they were too many.
+    pub forgotten: Vec<Channel>,
 }
 
 #[derive(Debug)]
@@ -39,6 +53,8 @@ struct Latest {
     rules: Applying,
     /// When its last report was made, which events that are no reports may have followed.
     reported: Made,
+    /// Whether a thing of it was let go of, because there were too many.
+    has_forgotten: bool,
     by_key: SmallVec<[Keyed; 1]>,
 }
 
@@ -89,12 +105,19 @@ struct Text {
     so_far: TextSoFar,
 }
 
-/// Things told apart in one channel, at most; the oldest gives way.
-const KEYS_PER_CHANNEL: usize = 256;
+/// Channels that patterns match in one client's snapshot, at most.
+const MOST_CHANNELS: usize = 4096;
+/// Channels that are looked at for one pattern, at most.
+const MOST_LOOKED_AT: usize = 16_384;
 
 impl Snapshots {
-    pub(super) fn new(bounds: SnapshotBounds, rules: Arc<[ChannelRule]>) -> Self {
-        Self { bounds, rules, channels: LinkedHashMap::new(), names: Names::default(), bytes: 0 }
+    /// `standing`: what is heard at all times.
+    pub(super) fn new(
+        bounds: SnapshotBounds,
+        rules: Arc<[ChannelRule]>,
+        standing: &[ChannelPattern],
+    ) -> Self {
+        Self { bounds, rules, channels: Recent::new(standing), bytes: 0 }
     }
 
     /// The newest event of a channel, whatever its key.
@@ -108,25 +131,21 @@ impl Snapshots {
         if self.bounds.bytes == 0 {
             return;
         }
-        if let Some(latest) = self.channels.get_mut(&event.channel) {
-            let before = latest.take_in(event, &self.rules);
-            self.bytes = self.bytes + before.added - before.gone;
-            self.channels.to_back(&event.channel);
-        } else {
+        let new = || {
             let rules = Applying::to(&event.channel, &self.rules);
-            let mut latest = Latest { rules, reported: Made::Unsaid, by_key: SmallVec::new() };
-            self.bytes += latest.take_in(event, &self.rules).added;
-            self.names.insert(event.channel.clone());
-            self.channels.insert(event.channel.clone(), latest);
-        }
+            let (reported, by_key) = (Made::Unsaid, SmallVec::new());
+            Latest { rules, reported, has_forgotten: false, by_key }
+        };
+        let Some(latest) = self.channels.touch(&event.channel, new) else { return };
+        let change = latest.take_in(event, &self.rules, self.bounds.keys);
+        self.bytes = self.bytes + change.added - change.gone;
         while self.bytes > self.bounds.bytes && self.forget_oldest() {}
     }
 
-    /// Lets go of channels that have been silent for longer than the age.
-    pub(super) fn expire(&mut self, now: Instant) {
-        while self.channels.front().is_some_and(|(_, latest)| latest.age(now) > self.bounds.age) {
-            self.forget_oldest();
-        }
+    /// Lets go of a channel that has been silent for longer than the age; `false` if there is none.
+    pub(super) fn expire_one(&mut self, now: Instant) -> bool {
+        let oldest = self.channels.oldest();
+        oldest.is_some_and(|(_, latest)| latest.age(now) > self.bounds.age) && self.forget_oldest()
     }
 
     /// Whether a stream of `channel` may end, and has not as far as is known.
@@ -144,21 +163,53 @@ impl Snapshots {
         self.channels.get(channel).map_or(Made::Unsaid, |latest| latest.reported)
     }
 
-    /// What is known last of the channels that `filters` let pass, oldest first.
-    pub(super) fn of(&self, filters: &[Filter]) -> Vec<Last> {
-        let mut found = Vec::new();
-        let mut take = |channel: &Channel| {
-            found.extend(self.channels.get(channel).into_iter().flat_map(Latest::last));
+    /// What is known last of the channels that `filters` let pass.
+    pub(super) fn of(&self, filters: &[Filter]) -> Known {
+        let mut known = Known { last: self.exactly(filters), ..Known::default() };
+        let exact = filters.iter().filter_map(Filter::exact);
+        let has_forgotten = |channel: &&Channel| {
+            self.channels.get(channel).is_some_and(|latest| latest.has_forgotten)
         };
-        for filter in filters {
-            match filter {
-                Filter::Exact(channel) => take(channel),
-                Filter::Pattern(pattern) => self.names.matching(pattern).for_each(&mut take),
-            }
+        known.forgotten = exact.filter(has_forgotten).cloned().collect();
+        let mut room = Room { channels: MOST_CHANNELS, bytes: self.bounds.pattern_bytes };
+        for pattern in filters.iter().filter_map(Filter::pattern) {
+            self.matched(pattern, &mut room, &mut known);
         }
-        found.sort_by_key(|last| last.event.position.sequence);
-        found.dedup_by_key(|last| last.event.position.sequence);
-        found
+        known.last.sort_by_key(|last| last.event.position.sequence);
+        known.last.dedup_by_key(|last| last.event.position.sequence);
+        known
+    }
+
+    /// What is known last of the channels that `filters` name.
+    pub(super) fn exactly(&self, filters: &[Filter]) -> Vec<Last> {
+        let named = filters.iter().filter_map(Filter::exact);
+        let known = named.filter_map(|channel| self.channels.get(channel));
+        known.flat_map(Latest::last).collect()
+    }
+
+    /// The newest of those that `pattern` matches, as far as there is room. Looks at the newest of all
+    /// that may match, and no further than [`MOST_LOOKED_AT`]: at names alone if they are few.
+    fn matched(&self, pattern: &ChannelPattern, room: &mut Room, known: &mut Known) {
+        let all = self.channels.count(pattern, MOST_LOOKED_AT);
+        let mut taken = 0;
+        let mut take = |latest: &Latest| {
+            let fits = room.take(latest.weight());
+            if fits {
+                known.last.extend(latest.last());
+                taken += 1;
+            }
+            fits
+        };
+        if all <= MOST_CHANNELS {
+            let mut few: Vec<_> = self.channels.named(pattern).map(|(_, latest)| latest).collect();
+            few.sort_by_key(|latest| std::cmp::Reverse(latest.sequence()));
+            few.into_iter().all(&mut take);
+        } else {
+            let newest = self.channels.newest_first(pattern).take(MOST_LOOKED_AT);
+            let mut matching = newest.filter(|(channel, _)| pattern.matches(channel));
+            matching.all(|(_, latest)| take(latest));
+        }
+        known.truncated += all.saturating_sub(taken);
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -170,10 +221,26 @@ impl Snapshots {
     }
 
     fn forget_oldest(&mut self) -> bool {
-        let Some((channel, latest)) = self.channels.pop_front() else { return false };
-        self.names.remove(&channel);
+        let Some((_, latest)) = self.channels.pop_oldest() else { return false };
         self.bytes -= latest.weight();
         true
+    }
+}
+
+/// The room for what patterns match.
+struct Room {
+    channels: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes the room for one channel, if there is any left. The first has room however large.
+    fn take(&mut self, weight: usize) -> bool {
+        let is_first = self.channels == MOST_CHANNELS;
+        let fits = self.channels > 0 && (is_first || weight <= self.bytes);
+        self.channels -= usize::from(fits);
+        self.bytes = if fits { self.bytes.saturating_sub(weight) } else { 0 };
+        fits
     }
 }
 
@@ -211,12 +278,18 @@ impl Latest {
         self.by_key.iter().map(Keyed::weight).sum::<usize>()
     }
 
+    /// That of its newest event.
+    fn sequence(&self) -> u64 {
+        let newest = self.by_key.iter().filter_map(Keyed::newest);
+        newest.map(|event| event.position.sequence).max().unwrap_or_default()
+    }
+
     fn age(&self, now: Instant) -> Duration {
         let newest = self.by_key.iter().filter_map(Keyed::newest).map(|event| event.received).max();
         newest.map_or(Duration::MAX, |received| now - received)
     }
 
-    fn take_in(&mut self, event: &Arc<Event>, rules: &[ChannelRule]) -> Change {
+    fn take_in(&mut self, event: &Arc<Event>, rules: &[ChannelRule], keys: usize) -> Change {
         self.reported = event.report().unwrap_or(self.reported);
         let rule = self.rules.special.and_then(|rule| rules.get(rule));
         let fields = rule.and_then(|_| event.payload.fields()).unwrap_or_default();
@@ -226,7 +299,8 @@ impl Latest {
         let (index, gone) = if let Some(index) = self.by_key.iter().position(known) {
             (index, self.by_key.get(index).map_or(0, Keyed::weight))
         } else {
-            let oldest = (self.by_key.len() >= KEYS_PER_CHANNEL).then(|| self.by_key.remove(0));
+            let oldest = (self.by_key.len() >= keys.max(1)).then(|| self.by_key.remove(0));
+            self.has_forgotten |= oldest.is_some();
             self.by_key.push(Keyed::new(key.map(|key| key.get().into())));
             (self.by_key.len() - 1, oldest.map_or(0, |oldest| oldest.weight()))
         };
@@ -303,7 +377,7 @@ impl Keyed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{ChannelPattern, Epoch, Payload};
+    use crate::event::{Epoch, Payload};
 
     fn event(sequence: u64, name: &str, payload: &str) -> Arc<Event> {
         let payload = Payload::parse(payload.as_bytes(), 1000).unwrap();
@@ -322,8 +396,13 @@ mod tests {
             text: text.map(str::to_owned),
             shape: None,
         };
-        let bounds = SnapshotBounds { bytes: usize::MAX, age: Duration::MAX };
-        Snapshots::new(bounds, Arc::from([rule]))
+        let bounds = SnapshotBounds {
+            bytes: usize::MAX,
+            age: Duration::MAX,
+            pattern_bytes: usize::MAX,
+            keys: 256,
+        };
+        Snapshots::new(bounds, Arc::from([rule]), &[])
     }
 
     #[test]
@@ -341,7 +420,7 @@ mod tests {
         for (payload, n) in said.iter().zip(1..) {
             snapshots.push(&event(n, "run:1", payload));
         }
-        let told = snapshots.of(&[Filter::parse("run:1").unwrap()]);
+        let told = snapshots.of(&[Filter::parse("run:1").unwrap()]).last;
         assert_eq!(sequences(&told), [1, 2, 4, 5, 7]);
         let texts: Vec<_> = told.iter().map(|last| last.event.payload.as_str()).collect();
         assert_eq!(texts[2..4], [r#"{"m":"b","t":"u"}"#, r#"{"m":"a","t":"x y"}"#]);
@@ -358,15 +437,20 @@ mod tests {
         }
         snapshots.push(&event(4, "other:1", r#"{"variantId":"A"}"#));
         snapshots.push(&event(5, "other:1", r#"{"variantId":"B"}"#));
-        assert_eq!(sequences(&snapshots.of(&[Filter::parse("ab:1").unwrap()])), [2, 3]);
-        assert_eq!(sequences(&snapshots.of(&[Filter::parse("*").unwrap()])), [2, 3, 5]);
+        assert_eq!(sequences(&snapshots.of(&[Filter::parse("ab:1").unwrap()]).last), [2, 3]);
+        assert_eq!(sequences(&snapshots.of(&[Filter::parse("*").unwrap()]).last), [2, 3, 5]);
     }
 
     #[test]
     fn bytes_are_bounded_and_returned() {
         let one = event(1, "job:0000", "1").weight();
-        let bounds = SnapshotBounds { bytes: 10 * one, age: Duration::MAX };
-        let mut snapshots = Snapshots::new(bounds, Arc::from([]));
+        let bounds = SnapshotBounds {
+            bytes: 10 * one,
+            age: Duration::MAX,
+            pattern_bytes: usize::MAX,
+            keys: 256,
+        };
+        let mut snapshots = Snapshots::new(bounds, Arc::from([]), &[]);
         for n in 1..=1000 {
             snapshots.push(&event(n, &format!("job:{:04}", n % 100), "1"));
         }

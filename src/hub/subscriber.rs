@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::snapshot::Last;
+use super::snapshot::Known;
 use crate::event::{Channel, Event, Filter, Position};
 
 /// Someone who listens, owned by one shard.
@@ -22,6 +22,9 @@ pub trait Subscriber: Send {
     /// How many bytes wait for it, in this process and in the kernel: what the node gets back when
     /// it is [shed](Signal::Shed).
     fn backlog(&self) -> usize;
+
+    /// Whether its client has left, so that it need not be let in.
+    fn is_gone(&self) -> bool;
 
     /// When [`Signal::Deadline`] is due next. May move later at any time; the shard then asks again.
     fn deadline(&self) -> Option<Instant>;
@@ -77,7 +80,7 @@ pub struct Start {
 #[derive(Debug)]
 pub enum StartFrom {
     /// The client gave no position: what is known last, oldest first.
-    Snapshot(Vec<Last>),
+    Snapshot(Arc<Known>),
     /// The client's position is honoured.
     Resumed {
         /// What it missed, in order.
@@ -86,7 +89,9 @@ pub enum StartFrom {
         had: Vec<Arc<Event>>,
     },
     /// The client's position cannot be honoured: a gap, then what is known last, oldest first.
-    Broken(Gap, Vec<Last>),
+    Broken(Gap, Arc<Known>),
+    /// It gets nothing: there are too many patterns like this one of its own.
+    Crowded(Filter),
 }
 
 /// Some channels may have missed events.
@@ -98,6 +103,12 @@ pub struct Gap {
     pub reason: GapReason,
     /// Where the node stands now; from here on nothing is missing.
     pub position: Position,
+}
+
+impl Gap {
+    pub(super) fn reconnected(channels: Vec<Filter>, position: Position) -> Self {
+        Self { channels, reason: GapReason::SourceReconnected, position }
+    }
 }
 
 /// Why events may be missing.

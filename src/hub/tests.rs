@@ -37,7 +37,7 @@ impl Subscriber for Recorder {
             Signal::Start(start) => {
                 let (resumed, events) = match start.from {
                     StartFrom::Resumed { missed, .. } => (true, missed),
-                    StartFrom::Snapshot(_) | StartFrom::Broken(..) => (false, Vec::new()),
+                    _ => (false, Vec::new()),
                 };
                 record.start = Some((start.position.sequence, resumed));
                 record.sequences.extend(events.iter().map(|event| event.position.sequence));
@@ -64,6 +64,10 @@ impl Subscriber for Recorder {
         0
     }
 
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     fn deadline(&self) -> Option<Instant> {
         None
     }
@@ -79,7 +83,12 @@ fn settings(shards: usize) -> HubSettings {
             bytes: 1 << 20,
             age: Duration::from_secs(60),
         },
-        snapshot: SnapshotBounds { bytes: 1 << 20, age: Duration::from_secs(60) },
+        snapshot: SnapshotBounds {
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+            pattern_bytes: 1 << 20,
+            keys: 256,
+        },
         rules: Arc::from([]),
         linger: Lingering { time: Duration::from_secs(60), channels: 1000 },
         standing: vec![ChannelPattern::new("*").unwrap()],
@@ -158,7 +167,7 @@ impl Machine {
                         }
                     }
                 }
-                Delivery::Gap { .. } | Delivery::Refused(_) => {}
+                Delivery::Gap { .. } | Delivery::Reconnected { .. } | Delivery::Refused(_) => {}
             }
         }
     }

@@ -1,20 +1,21 @@
 //! Finds what belongs to a channel, exact names and patterns alike, without looking at the rest.
 
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 
 use super::patterns::Patterns;
-use crate::event::{Channel, Filter};
+use crate::event::{Channel, ChannelPattern, Filter};
 
 /// A map from filters to `T` that answers which entries a channel matches.
 #[derive(Debug)]
 pub(super) struct Topics<T> {
-    exact: HashMap<Channel, T>,
+    exact: IndexMap<Channel, T, DefaultHashBuilder>,
     patterns: Patterns<T>,
 }
 
 impl<T> Default for Topics<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), patterns: Patterns::default() }
+        Self { exact: IndexMap::default(), patterns: Patterns::default() }
     }
 }
 
@@ -48,7 +49,7 @@ impl<T> Topics<T> {
     /// Forgets the entry of `filter`.
     pub(super) fn remove(&mut self, filter: &Filter) -> Option<T> {
         match filter {
-            Filter::Exact(channel) => self.exact.remove(channel),
+            Filter::Exact(channel) => self.exact.swap_remove(channel),
             Filter::Pattern(pattern) => self.patterns.remove(pattern),
         }
     }
@@ -57,6 +58,21 @@ impl<T> Topics<T> {
     pub(super) fn matching<'a>(&'a self, channel: &'a Channel) -> impl Iterator<Item = &'a T> {
         let exact = self.exact.get(channel);
         exact.into_iter().chain(self.patterns.matching(channel))
+    }
+
+    /// See [`Patterns::chain`].
+    pub(super) fn chain(&self, pattern: &ChannelPattern) -> usize {
+        self.patterns.chain(pattern)
+    }
+
+    /// How many of the filters that have an entry are no patterns.
+    pub(super) fn exact_len(&self) -> usize {
+        self.exact.len()
+    }
+
+    /// One of them. When one is removed, the last takes its place.
+    pub(super) fn exact_at(&self, place: usize) -> Option<&Channel> {
+        self.exact.get_index(place).map(|(channel, _)| channel)
     }
 
     /// How many filters have an entry.

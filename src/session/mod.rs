@@ -39,7 +39,7 @@ pub use sink::{Passed, Sink};
 pub use windows::Windows;
 
 use crate::event::{End, Event, Filter, Origin, Outcome, Position, Shaped};
-use crate::hub::{Flow, Gap, GapReason, Last, Signal, Start, StartFrom, Subscriber};
+use crate::hub::{Flow, Gap, GapReason, Known, Signal, Start, StartFrom, Subscriber};
 use outward::Outward;
 use pacing::Paced;
 
@@ -297,7 +297,12 @@ impl<S: Sink> Subscriber for Session<S> {
     }
 
     fn backlog(&self) -> usize {
-        self.out.outbox.bytes() + self.sink.backlog()
+        let paced = self.paced.as_ref().map_or(0, |paced| paced.bytes());
+        paced + self.out.outbox.bytes() + self.sink.backlog()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.sink.is_gone()
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -12,11 +12,9 @@ use crate::settings::DeliveryClass;
 pub struct OutboxSettings {
     /// The policy.
     pub class: DeliveryClass,
-    /// The bound. One event is always taken in, however large.
+    /// The bound. One event is always taken in, however large. What a client is given to begin with,
+    /// and what comes before it has read that, is bounded by what waits for all clients together.
     pub bytes: usize,
-    /// How much more what a client missed may take, so that it gets all of it. Beyond that the
-    /// session ends, and the client resumes from where it got to.
-    pub replay_bytes: usize,
 }
 
 /// What waits for one client, oldest first.
@@ -27,9 +25,12 @@ pub struct Outbox {
     /// How many events are in it.
     events: usize,
     bytes: usize,
-    /// Whether what is pushed is what the client missed, and how many bytes of that wait.
+    /// Whether what is pushed is what the client begins with, and how many bytes of that wait.
     replaying: bool,
     replayed: usize,
+    /// The least that has waited since the client had read what it began with: the bound counts from
+    /// there, so that it may catch up, and may not fall further behind.
+    behind: usize,
     /// How many items at the front cannot be merged with each other: they are not looked at again.
     settled: usize,
 }
@@ -54,6 +55,7 @@ impl Outbox {
             bytes: 0,
             replaying: false,
             replayed: 0,
+            behind: 0,
             settled: 0,
         }
     }
@@ -84,13 +86,10 @@ impl Outbox {
 
     /// One event always has room, however large. A gap is small: it has none of its own.
     fn has_room(&self, outgoing: &Outgoing, weight: usize) -> bool {
-        let (waiting, bound) = if self.replaying {
-            (self.replayed, self.settings.replay_bytes)
-        } else {
-            (self.bytes - self.replayed, self.settings.bytes)
-        };
+        let is_beginning = self.replaying || self.replayed > 0;
         let is_gap = matches!(outgoing, Outgoing::Gap { .. });
-        waiting + weight <= bound || self.events == 0 && !is_gap
+        let bound = self.settings.bytes + self.behind;
+        is_beginning || self.bytes + weight <= bound || self.events == 0 && !is_gap
     }
 
     fn add(&mut self, outgoing: Outgoing, weight: usize) {
@@ -104,7 +103,7 @@ impl Outbox {
     fn push_over(&mut self, outgoing: Outgoing, weight: usize, shape: &dyn Shape) -> Pushed {
         self.add(outgoing, weight);
         let conflated = self.keep_newest(shape);
-        if self.bytes - self.replayed <= self.settings.bytes || self.queue.len() == 1 {
+        if self.bytes <= self.settings.bytes || self.queue.len() == 1 {
             return Pushed::Conflated(conflated);
         }
         // Too many channels: the client resumes from what it has read.
@@ -112,11 +111,10 @@ impl Outbox {
             self.events -= usize::from(is_event(&newest));
             self.bytes -= newest.weight(shape);
         }
-        self.replayed = self.replayed.min(self.bytes);
         Pushed::Overflow
     }
 
-    /// From now on what is pushed is what the client missed, or no longer.
+    /// From now on what is pushed is what the client begins with, or no longer.
     pub(super) fn replay(&mut self, replaying: bool) {
         self.replaying = replaying;
     }
@@ -127,8 +125,11 @@ impl Outbox {
         self.events -= usize::from(is_event(&outgoing));
         let weight = outgoing.weight(shape);
         self.bytes -= weight;
-        // What was missed stands in front.
+        // What the client begins with stands in front.
+        let was_beginning = self.replayed > 0;
         self.replayed = self.replayed.saturating_sub(weight);
+        let is_through = was_beginning && self.replayed == 0;
+        self.behind = if is_through { self.bytes } else { self.behind.min(self.bytes) };
         self.settled = self.settled.saturating_sub(1);
         Some(outgoing)
     }
@@ -137,6 +138,7 @@ impl Outbox {
         self.events = 0;
         self.bytes = 0;
         self.replayed = 0;
+        self.behind = 0;
         self.settled = 0;
         std::mem::take(&mut self.queue)
     }

@@ -60,6 +60,8 @@ pub struct Connected {
     pub recovered: bool,
     /// Channels whose stored state could not be read: their last state may be missing.
     pub unreadable: Vec<String>,
+    /// How many of the channels that its patterns match have a last event that it is not told.
+    pub truncated: usize,
     /// Where the client stands, if nothing has to be said first.
     pub position: Option<Position>,
 }

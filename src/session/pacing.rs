@@ -92,6 +92,11 @@ impl Paced {
         self.held.replay(replaying);
     }
 
+    /// How many bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
     /// When [`Paced::release`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.held.is_empty() || self.closing.is_some()).then_some(self.next)

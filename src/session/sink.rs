@@ -20,6 +20,9 @@ pub trait Sink: Send + 'static {
     /// client keeps up.
     fn backlog(&self) -> usize;
 
+    /// Whether the client has left before its session began.
+    fn is_gone(&self) -> bool;
+
     /// The client has had the stream's end before: it gets no stream at all.
     fn already_over(&mut self);
 

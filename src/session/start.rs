@@ -8,8 +8,20 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{CloseReason, Connected, Ending, Last, Outgoing, Session, Sink, Start, StartFrom};
-use crate::event::{Channel, End, Event, Position};
+use super::{
+    CloseReason, Connected, Ending, Gap, GapReason, Known, Outgoing, Session, Sink, Start,
+    StartFrom,
+};
+use crate::event::{Channel, End, Event, Filter, Position};
+
+/// What a client is told first.
+#[derive(Clone, Copy)]
+struct Begun<'a> {
+    recovered: bool,
+    position: Option<Position>,
+    unreadable: &'a [Channel],
+    truncated: usize,
+}
 
 impl<S: Sink> Session<S> {
     pub(super) fn start(&mut self, start: Start, now: Instant) {
@@ -32,7 +44,7 @@ impl<S: Sink> Session<S> {
         (position, unreadable): (Position, &[Channel]),
         now: Instant,
     ) {
-        let connected = |recovered, position| (recovered, position, unreadable);
+        let begun = Begun { recovered: false, position: None, unreadable, truncated: 0 };
         match from {
             StartFrom::Resumed { missed, had } => {
                 let had = self.told_last(had);
@@ -41,7 +53,8 @@ impl<S: Sink> Session<S> {
                     self.out.close(CloseReason::AlreadyOver);
                     return;
                 }
-                self.connected(connected(true, missed.is_empty().then_some(position)), now);
+                let position = missed.is_empty().then_some(position);
+                self.connected(&Begun { recovered: true, position, ..begun }, now);
                 self.arm(&had);
                 for event in &missed {
                     if self.is_closing() {
@@ -50,31 +63,44 @@ impl<S: Sink> Session<S> {
                     self.event(event, now);
                 }
             }
-            StartFrom::Snapshot(latest) => {
-                let latest = self.for_this_stream(&latest);
-                self.connected(connected(false, latest.is_empty().then_some(position)), now);
+            StartFrom::Snapshot(known) => {
+                let latest = self.for_this_stream(&known);
+                let is_all = latest.is_empty() && known.forgotten.is_empty();
+                let position_at_once = is_all.then_some(position);
+                let truncated = known.truncated;
+                self.connected(&Begun { position: position_at_once, truncated, ..begun }, now);
+                if !known.forgotten.is_empty() {
+                    let channels = known.forgotten.iter().cloned().map(Filter::Exact).collect();
+                    let gap = Gap { channels, reason: GapReason::HistoryEvicted, position };
+                    self.gap(&gap, latest.is_empty(), now);
+                }
                 self.snapshot(&latest, position, now);
             }
-            StartFrom::Broken(gap, latest) => {
-                let latest = self.for_this_stream(&latest);
-                self.connected(connected(false, None), now);
+            StartFrom::Broken(gap, known) => {
+                let latest = self.for_this_stream(&known);
+                self.connected(&Begun { truncated: known.truncated, ..begun }, now);
                 self.gap(&gap, latest.is_empty(), now);
                 self.snapshot(&latest, position, now);
+            }
+            StartFrom::Crowded(pattern) => {
+                self.connected(&begun, now);
+                self.say(
+                    Outgoing::Error(format!("Too many patterns that overlap: {pattern}")),
+                    now,
+                );
+                self.close(CloseReason::Refused, now);
             }
         }
     }
 
-    fn connected(
-        &mut self,
-        (recovered, position, unreadable): (bool, Option<Position>, &[Channel]),
-        now: Instant,
-    ) {
+    fn connected(&mut self, begun: &Begun<'_>, now: Instant) {
         let connected = Connected {
             client: self.ticket.id().to_owned(),
             channels: self.filters.iter().map(ToString::to_string).collect(),
-            recovered,
-            unreadable: unreadable.iter().map(ToString::to_string).collect(),
-            position,
+            recovered: begun.recovered,
+            unreadable: begun.unreadable.iter().map(ToString::to_string).collect(),
+            truncated: begun.truncated,
+            position: begun.position,
         };
         self.say(Outgoing::Connected(Box::new(connected)), now);
     }
@@ -91,28 +117,12 @@ impl<S: Sink> Session<S> {
         }
     }
 
-    /// What the stream shows of what is known last. A pattern may match more channels than can be
-    /// replayed: then the newest that take half of it.
-    fn for_this_stream(&self, known: &[Last]) -> Vec<Arc<Event>> {
-        let shape = &*self.plan.shape;
-        let mut shown: Vec<_> =
-            known.iter().filter_map(|last| last.for_stream(shape)).cloned().collect();
+    /// What the stream shows of what is known last, oldest first.
+    fn for_this_stream(&self, known: &Known) -> Vec<Arc<Event>> {
+        let shown = known.last.iter().filter_map(|last| last.for_stream(&*self.plan.shape));
+        let mut shown: Vec<_> = shown.cloned().collect();
         shown.sort_by_key(|event| event.position.sequence);
-        let mut room = self.plan.outbox.replay_bytes / 2;
-        let mut kept: Vec<_> = shown
-            .into_iter()
-            .rev()
-            .enumerate()
-            .take_while(|(index, event)| {
-                let json = event.shaped(shape).map_or(0, |shaped| shaped.json.len());
-                let fits = room.checked_sub(json);
-                room = fits.unwrap_or_default();
-                *index == 0 || fits.is_some()
-            })
-            .map(|(_, event)| event)
-            .collect();
-        kept.reverse();
-        kept
+        shown
     }
 
     /// Of `events`, which are in order, what the stream has told last of each channel and key.

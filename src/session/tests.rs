@@ -72,6 +72,10 @@ impl Sink for Reader {
         0
     }
 
+    fn is_gone(&self) -> bool {
+        self.0.lock().gone
+    }
+
     fn already_over(&mut self) {}
 
     fn cut(&mut self) {
@@ -93,7 +97,7 @@ impl Fixture {
         let plan = Plan {
             stream: "test".to_owned(),
             shape: Arc::new(Plain),
-            outbox: OutboxSettings { class, bytes, replay_bytes: 10_000 },
+            outbox: OutboxSettings { class, bytes },
             windows: Windows::default(),
             keep_alive: Duration::from_secs(15),
             stalled_after: Duration::from_secs(90),

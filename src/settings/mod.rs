@@ -21,7 +21,9 @@ pub use council::{
     CouncilSettings, Dialect, MemberSettings, PromptSettings, ScoreScale, Unwatched,
 };
 pub use load::{Fault, Faults};
-pub use stream::{Condition, DeliveryClass, EndSettings, ShapeName, StreamCouncil, StreamSettings};
+pub use stream::{
+    Condition, DeliveryClass, EndSettings, PatternKind, ShapeName, StreamCouncil, StreamSettings,
+};
 
 /// The embedded `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -159,6 +161,8 @@ pub struct SnapshotSettings {
     pub bytes: usize,
     #[serde(with = "humantime_serde")]
     pub age: Duration,
+    pub pattern_bytes: usize,
+    pub keys: usize,
     #[serde(with = "humantime_serde")]
     pub reread_after: Duration,
 }
@@ -170,7 +174,6 @@ pub struct OutboxSection {
     pub state_bytes: usize,
     pub log_bytes: usize,
     pub text_bytes: usize,
-    pub replay_bytes: usize,
     pub unsent_bytes: usize,
     pub total_bytes: usize,
 }

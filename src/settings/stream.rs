@@ -24,6 +24,8 @@ pub struct StreamSettings {
     #[serde(default, with = "super::list")]
     pub required: Vec<String>,
     #[serde(default)]
+    pub patterns: PatternKind,
+    #[serde(default)]
     pub shape: ShapeName,
     pub event_type: Option<String>,
     #[serde(default)]
@@ -39,6 +41,17 @@ pub struct StreamSettings {
     pub batch: Duration,
     #[serde(default)]
     pub end: Vec<EndSettings>,
+}
+
+/// Which patterns clients may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatternKind {
+    /// Those with one `*`, at the end: few of them match an event, and they are found by its name.
+    #[default]
+    Prefix,
+    /// Any.
+    Any,
 }
 
 /// What becomes of a payload.

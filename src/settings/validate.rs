@@ -43,7 +43,7 @@ impl Settings {
             ("outbox.total_bytes", self.outbox.total_bytes),
             ("outbox.log_bytes", self.outbox.log_bytes),
             ("outbox.text_bytes", self.outbox.text_bytes),
-            ("outbox.replay_bytes", self.outbox.replay_bytes),
+            ("snapshot.keys", self.snapshot.keys),
             ("publish.max_events", self.publish.max_events),
             ("publish.max_body_bytes", self.publish.max_body_bytes),
         ];

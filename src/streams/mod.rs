@@ -14,7 +14,9 @@ use std::time::Duration;
 pub use request::{Pairs, Params, RequestError};
 
 use crate::event::{Channel, ChannelPattern, Filter, OWN_CHANNELS, Shape};
-use crate::settings::{DeliveryClass, HistorySettings, ShapeName, StreamCouncil, StreamSettings};
+use crate::settings::{
+    DeliveryClass, HistorySettings, PatternKind, ShapeName, StreamCouncil, StreamSettings,
+};
 use shape::DeclaredShape;
 use template::Template;
 
@@ -44,6 +46,8 @@ pub struct Declared {
     channels: Vec<Template>,
     patterns: Vec<ChannelPattern>,
     channels_from: Option<String>,
+    /// The patterns that clients may ask for.
+    asks: PatternKind,
     allow: Vec<ChannelPattern>,
     deny: Vec<ChannelPattern>,
     required: Vec<String>,
@@ -102,6 +106,7 @@ impl Declared {
             patterns: channels.iter().filter_map(Template::pattern).collect(),
             channels,
             channels_from: settings.channels_from.clone(),
+            asks: settings.patterns,
             allow: patterns(&settings.allow),
             deny: patterns(&settings.deny),
             required: settings.required.clone(),
@@ -186,6 +191,10 @@ impl Declared {
             let denied = self.deny.iter().any(|pattern| pattern.covers(&filter));
             if denied || !self.allow.iter().any(|pattern| pattern.covers(&filter)) {
                 return Err(RequestError::NotAllowed(text.to_owned()));
+            }
+            let is_any = self.asks == PatternKind::Any;
+            if filter.pattern().is_some_and(|pattern| !is_any && !pattern.is_prefix()) {
+                return Err(RequestError::NotPrefix(text.to_owned()));
             }
             let heard = |pattern: &ChannelPattern| pattern.covers(&filter);
             if matches!(filter, Filter::Pattern(_)) && !standing.iter().any(heard) {

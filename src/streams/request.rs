@@ -26,6 +26,9 @@ pub enum RequestError {
     /// A channel may not be asked for.
     #[error("Channel not allowed: {0}")]
     NotAllowed(String),
+    /// A pattern has a `*` that is not its end.
+    #[error("A pattern has one *, at its end: {0}")]
+    NotPrefix(String),
     /// A pattern is not among those the source listens to.
     #[error("Pattern not available: {0}")]
     NotHeard(String),

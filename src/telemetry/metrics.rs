@@ -97,6 +97,10 @@ metrics! {
         sent_bytes_total: IntCounterVec, ["transport"];
         /// Seconds from an event's entry to its hand-over to a connection; one observation per hand-over, of its oldest event.
         publish_to_flush_seconds: Histogram;
+        /// Seconds that the hub works before it lets others go on.
+        hub_step_seconds: Histogram;
+        /// Seconds that a shard works before it lets others go on.
+        shard_step_seconds: Histogram;
         /// Gaps announced to clients, by reason.
         gaps_total: IntCounterVec, ["reason"];
         /// Whether a source is connected (1) or not (0).

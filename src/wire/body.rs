@@ -91,6 +91,10 @@ impl Slot {
         self.state.lock().session = Some(waker);
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.state.lock().stage, Stage::Gone)
+    }
+
     /// The connection, if it has left hyper since.
     pub(super) fn connection(&self) -> Option<Box<Connection>> {
         let mut state = self.state.lock();

@@ -71,6 +71,13 @@ impl Sink for Outlet {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        match &self.way {
+            Way::Body(slot) => slot.is_gone(),
+            Way::Socket(_) => false,
+        }
+    }
+
     fn already_over(&mut self) {
         if let Way::Body(slot) = &self.way {
             slot.already_over();

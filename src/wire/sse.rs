@@ -134,8 +134,13 @@ fn hello(connected: &Connected) -> String {
         "channels": connected.channels,
         "recovered": connected.recovered,
     });
-    if let (Some(hello), false) = (hello.as_object_mut(), connected.unreadable.is_empty()) {
-        hello.insert("unreadable".to_owned(), json!(connected.unreadable));
+    if let Some(hello) = hello.as_object_mut() {
+        if !connected.unreadable.is_empty() {
+            hello.insert("unreadable".to_owned(), json!(connected.unreadable));
+        }
+        if connected.truncated > 0 {
+            hello.insert("truncated".to_owned(), json!(connected.truncated));
+        }
     }
     hello.to_string()
 }

@@ -139,6 +139,7 @@ async fn the_metrics_have_names_and_help() {
     history_bytes Bytes held so that clients can resume.
     history_channels Channels that clients can resume.
     http_responses_total Answers to requests, by status.
+    hub_step_seconds Seconds that the hub works before it lets others go on.
     openings_held_total Openings of streams that were held because the client had just closed the same stream.
     openings_refused_total Openings of streams that were refused, by reason.
     openings_waiting Openings of streams that are being held.
@@ -148,6 +149,7 @@ async fn the_metrics_have_names_and_help() {
     sent_bytes_total Bytes handed to connections, by transport, without the framing of HTTP.
     sessions Open sessions.
     sessions_closed_total Sessions that have ended, by delivery class and by the reason they ended for.
+    shard_step_seconds Seconds that a shard works before it lets others go on.
     snapshot_bytes Bytes held as the last events of channels.
     snapshot_channels Channels whose last event is held.
     source_reconnects_total How often a source was lost.

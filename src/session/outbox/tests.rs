@@ -24,8 +24,8 @@ static SHAPE: LazyLock<Arc<dyn Shape>> = LazyLock::new(|| {
     Arc::clone(&stream.shape)
 });
 
-fn outbox(replay_bytes: usize) -> Outbox {
-    Outbox::new(OutboxSettings { class: DeliveryClass::Text, bytes: BOUND, replay_bytes })
+fn outbox() -> Outbox {
+    Outbox::new(OutboxSettings { class: DeliveryClass::Text, bytes: BOUND })
 }
 
 fn event(sequence: u64, payload: &Value) -> Outgoing {
@@ -60,7 +60,7 @@ proptest! {
         said in prop::collection::vec(
             ("[ab]", "\\PC{0,20}|[\"\\\\\\n\u{2028}]", prop::bool::weighted(0.1), 0_u8..4), 1..60),
     ) {
-        let (shape, mut outbox) = (&**SHAPE, outbox(BOUND));
+        let (shape, mut outbox) = (&**SHAPE, outbox());
         let (mut expected, mut heard) = (BTreeMap::new(), BTreeMap::new());
         let mut last = 0;
         for ((member, words, asks, read), n) in said.iter().zip(1..) {
@@ -97,7 +97,7 @@ proptest! {
 
 #[test]
 fn a_run_is_told_as_one_under_the_id_of_its_last() {
-    let (shape, mut outbox) = (&**SHAPE, outbox(BOUND));
+    let (shape, mut outbox) = (&**SHAPE, outbox());
     let say = |n, member: &str| event(n, &json!({"member": member, "words": format!("{n} ")}));
     let mut n = 0;
     let gave_way = loop {
@@ -121,27 +121,33 @@ fn a_run_is_told_as_one_under_the_id_of_its_last() {
 }
 
 #[test]
-fn what_was_missed_is_merged_up_to_its_own_bound() {
-    let (shape, mut outbox) = (&**SHAPE, outbox(2 * BOUND));
+fn what_a_client_begins_with_is_whole_and_then_it_may_catch_up_but_fall_no_further_behind() {
+    let shape = &**SHAPE;
+    let mut outbox = Outbox::new(OutboxSettings { class: DeliveryClass::Log, bytes: BOUND });
+    let said = event(1, &json!({"member": "a", "words": "word "}));
+    let (many, fit) = (3 * BOUND / said.weight(shape), BOUND / said.weight(shape));
+    let room = |outbox: &mut Outbox| {
+        (0..2 * many).take_while(|_| outbox.push(said.clone(), shape) == Pushed::Kept).count()
+    };
+    let read = |outbox: &mut Outbox, count| (0..count).for_each(|_| drop(outbox.pop(shape)));
     outbox.replay(true);
-    let say = |n, member: &str| event(n, &json!({"member": member, "words": "word "}));
-    // One member after the other, then both in turns.
-    let overflow = (1..100).find(|&n| {
-        let said = say(n, if n < 50 || n % 2 == 0 { "a" } else { "b" });
-        let full = outbox.bytes() + said.weight(shape) > 2 * BOUND;
-        let pushed = outbox.push(said, shape);
-        assert!(pushed == Pushed::Kept || full, "there is room");
-        assert!(outbox.bytes() <= 2 * BOUND);
-        pushed == Pushed::Overflow
-    });
-    assert!(overflow.is_some_and(|n| n > 50), "{overflow:?}");
+    assert_eq!(room(&mut outbox), 2 * many);
+    outbox.replay(false);
+    // What comes before the client has read that queues behind.
+    assert_eq!(room(&mut outbox), 2 * many);
+    read(&mut outbox, 2 * many);
+    assert_eq!(room(&mut outbox), fit, "the bound counts from where it is");
+    read(&mut outbox, 2 * fit);
+    assert_eq!(room(&mut outbox), fit);
+    while outbox.pop(shape).is_some() {}
+    assert_eq!(room(&mut outbox), fit);
 }
 
 #[test]
 fn gaps_have_no_room_beyond_the_bound() {
     let shape = &**SHAPE;
     for class in [DeliveryClass::Log, DeliveryClass::Text, DeliveryClass::State] {
-        let mut outbox = Outbox::new(OutboxSettings { class, bytes: BOUND, replay_bytes: 0 });
+        let mut outbox = Outbox::new(OutboxSettings { class, bytes: BOUND });
         let gap = |n: usize| {
             let reason = crate::hub::GapReason::Dropped;
             Outgoing::Gap { channels: vec![format!("c{n}")], reason, position: None }

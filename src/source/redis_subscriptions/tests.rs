@@ -55,7 +55,7 @@ impl Subscriber for Listener {
                         client.told.extend(told);
                     }
                     // Nothing was promised before.
-                    StartFrom::Snapshot(_) | StartFrom::Broken(..) => client.told.push(Told::Gap),
+                    _ => client.told.push(Told::Gap),
                 }
                 client.at = Some(start.position);
             }
@@ -70,6 +70,10 @@ impl Subscriber for Listener {
             }
             _ => {}
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        false
     }
 
     fn flush(&mut self, _now: Instant) -> Flow {

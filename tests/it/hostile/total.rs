@@ -32,7 +32,6 @@ impl Crowd {
             settings.server.shards = 2;
             settings.outbox.total_bytes = TOTAL.try_into().unwrap();
             settings.outbox.log_bytes = 1 << 30;
-            settings.outbox.replay_bytes = 1 << 30;
             settings.history.channel_bytes = 1 << 30;
             settings.history.bytes = 1 << 30;
         })

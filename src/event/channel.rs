@@ -104,7 +104,12 @@ impl ChannelPattern {
     /// assert!(!pattern.matches(&Channel::new("blog:created").unwrap()));
     /// ```
     pub fn matches(&self, channel: &Channel) -> bool {
-        glob(self.0.as_bytes(), channel.0.as_bytes())
+        self.matches_name(channel.as_str())
+    }
+
+    /// The same of a text that may be no channel.
+    pub fn matches_name(&self, name: &str) -> bool {
+        glob(self.0.as_bytes(), name.as_bytes())
     }
 
     /// Whether every channel of `filter` also matches this pattern.

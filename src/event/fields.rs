@@ -47,6 +47,11 @@ impl<'a> Fields<'a> {
         self.0.is_empty()
     }
 
+    /// Leaves a field out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
+    }
+
     /// Puts `value` in the place of a field's value, or at the end if there was no such field.
     pub fn set(&mut self, name: &str, value: &'a RawValue) {
         match self.0.iter_mut().rev().find(|(known, _)| known == name) {

@@ -123,7 +123,7 @@ pub struct End {
 }
 
 /// Some of the rules of a stream that say when it is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Rules(u64);
 
 impl Rules {

@@ -49,7 +49,7 @@ pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
 pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};
 pub use rule::{ChannelRule, ObjectChannels};
-pub use snapshot::{Known, Last, SnapshotBounds};
+pub use snapshot::{Known, Last, SnapshotBounds, Told};
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
 use self::core::{Core, Delivery};

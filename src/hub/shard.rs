@@ -48,6 +48,8 @@ pub(super) struct Shard {
     /// that all are told.
     walk: Option<usize>,
     dirty: Vec<usize>,
+    /// Those that have more to pass on, when others have had their turn.
+    again: VecDeque<usize>,
     /// Those that have ended and are still to be removed.
     ended: Vec<usize>,
     /// What those who left listened to, until the hub has been told: one entry per subscriber gone.
@@ -108,6 +110,7 @@ impl Shard {
             reconnected: None,
             walk: None,
             dirty: Vec::new(),
+            again: VecDeque::new(),
             ended: Vec::new(),
             released: VecDeque::new(),
             stopping: None,
@@ -115,14 +118,15 @@ impl Shard {
     }
 
     /// Runs until the hub has ended, which it does when the node stops and everybody has left. Arms:
-    /// deliveries; subscribers woken; deadlines; room to tell the hub; the stop; a
-    /// walk that goes on. However much there is to do, others go on after each turn.
+    /// deliveries; subscribers woken; deadlines; room to tell the hub; the stop; what
+    /// goes on. However much there is to do, others go on after each turn.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Vec<Delivery>>, stop: Stop) {
         let hub = self.hub.clone();
         let wakes = Arc::clone(&self.wakes);
         let stop_requested = stop.requested();
         tokio::pin!(stop_requested);
         loop {
+            let goes_on = self.walk.is_some() || !self.again.is_empty();
             tokio::select! {
                 deliveries = inbox.recv() => {
                     let Some(deliveries) = deliveries else { return };
@@ -146,7 +150,7 @@ impl Shard {
                     self.stopping = Some(Instant::now());
                     self.walk = Some(0);
                 }
-                () = let_others_go_first(), if self.walk.is_some() => self.walk_on(),
+                () = let_others_go_first(), if goes_on => self.walk_on(),
             }
             self.flush().await;
         }
@@ -279,6 +283,16 @@ impl Shard {
             turn.next().await;
         }
         self.dirty = dirty;
+        // However many have much to pass on, they take one turn between the events of all others.
+        let mut turn = Turn::new(&self.turns);
+        for _ in 0..self.again.len() {
+            let Some(key) = self.again.pop_front() else { break };
+            self.flush_one(key, now);
+            if turn.is_over() {
+                break;
+            }
+        }
+        drop(turn);
         if self.budget.is_exceeded() {
             self.shed(now);
         }
@@ -295,6 +309,10 @@ impl Shard {
         entry.behind = (backlog > 0).then(|| entry.behind.unwrap_or(now));
         match flow {
             Flow::Continue => entry.schedule(key, &mut self.deadlines),
+            Flow::Again => {
+                entry.dirty = true;
+                self.again.push_back(key);
+            }
             Flow::Ended => self.ended.push(key),
         }
     }

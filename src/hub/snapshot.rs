@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -46,6 +47,47 @@ pub struct Known {
     pub truncated: usize,
     /// The channels of which some things were let go of, because they were too many.
     pub forgotten: Vec<Channel>,
+    /// What streams tell of it, each once for all who ask the same.
+    told: Mutex<SmallVec<[(ShapeId, Arc<Told>); 1]>>,
+}
+
+/// What one kind of stream tells of what is known last.
+#[derive(Debug)]
+pub struct Told {
+    /// What is told, oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// Those among them with which the stream is over.
+    pub ends: Vec<Arc<Event>>,
+    /// Bytes of JSON in all of them.
+    pub bytes: usize,
+}
+
+impl Known {
+    /// What a stream of this shape tells of it.
+    pub fn told(&self, shape: &dyn Shape) -> Arc<Told> {
+        let mut told = self.told.lock();
+        if let Some((_, told)) = told.iter().find(|(of, _)| *of == shape.id()) {
+            return Arc::clone(told);
+        }
+        let new = Arc::new(Told::new(&self.last, shape));
+        told.push((shape.id(), Arc::clone(&new)));
+        new
+    }
+}
+
+impl Told {
+    fn new(last: &[Last], shape: &dyn Shape) -> Self {
+        let told = last.iter().filter_map(|last| last.for_stream(shape));
+        let mut events: Vec<_> = told.cloned().collect();
+        events.sort_by_key(|event| event.position.sequence);
+        let mut told = Self { ends: Vec::new(), bytes: 0, events };
+        for event in &told.events {
+            let Some(shaped) = event.shaped(shape) else { continue };
+            told.bytes += shaped.json.len();
+            told.ends.extend(shaped.end.is_some().then(|| Arc::clone(event)));
+        }
+        told
+    }
 }
 
 #[derive(Debug)]
@@ -89,7 +131,7 @@ pub struct Last {
 
 impl Last {
     /// What a stream of this shape tells of it; `None` if it shows none of it.
-    pub fn for_stream(&self, shape: &dyn Shape) -> Option<&Arc<Event>> {
+    fn for_stream(&self, shape: &dyn Shape) -> Option<&Arc<Event>> {
         let all = self.earlier.iter().chain([&self.event]);
         let shown = |event: &&Arc<Event>| event.shaped(shape).is_some();
         let gives_way = |told: &Event, later: &Event| told.gives_way_to(later, shape.id());

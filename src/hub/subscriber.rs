@@ -59,6 +59,8 @@ pub enum Signal<'a> {
 pub enum Flow {
     /// It listens.
     Continue,
+    /// It could pass on more at once, when others have had their turn.
+    Again,
     /// It is done and can be dropped.
     Ended,
 }

@@ -39,7 +39,7 @@ pub use sink::{Passed, Sink};
 pub use windows::Windows;
 
 use crate::event::{End, Event, Filter, Origin, Outcome, Position, Shaped};
-use crate::hub::{Flow, Gap, GapReason, Known, Signal, Start, StartFrom, Subscriber};
+use crate::hub::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber, Told};
 use outward::Outward;
 use pacing::Paced;
 
@@ -238,6 +238,10 @@ impl<S: Sink> Session<S> {
         match self.sink.pass_on(&mut self.out.outbox, last) {
             Passed::All if last => return Flow::Ended,
             Passed::All => self.stuck = None,
+            Passed::More => {
+                self.stuck = None;
+                return Flow::Again;
+            }
             Passed::Some => self.stuck = Some(now),
             Passed::Nothing => self.stuck = self.stuck.or(Some(now)),
             Passed::Gone => {

@@ -4,7 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Outgoing;
-use crate::event::{Channel, Event, Shape};
+use crate::event::{Channel, Event, Position, Shape};
+use crate::hub::Told;
 use crate::settings::DeliveryClass;
 
 /// The bound and the policy of an outbox.
@@ -22,6 +23,9 @@ pub struct OutboxSettings {
 pub struct Outbox {
     settings: OutboxSettings,
     queue: VecDeque<Outgoing>,
+    /// What is known last: told behind the first `lead` items of the queue.
+    snapshot: Option<Snapshot>,
+    lead: usize,
     /// How many events are in it.
     events: usize,
     bytes: usize,
@@ -33,6 +37,23 @@ pub struct Outbox {
     behind: usize,
     /// How many items at the front cannot be merged with each other: they are not looked at again.
     settled: usize,
+}
+
+/// A list that many clients share, and where in it this one is.
+#[derive(Debug)]
+struct Snapshot {
+    told: Arc<Told>,
+    next: usize,
+    /// Where the client stands after the last.
+    position: Position,
+}
+
+impl Snapshot {
+    fn get(&self, index: usize) -> Option<Outgoing> {
+        let event = Arc::clone(self.told.events.get(index)?);
+        let is_last = index + 1 == self.told.events.len();
+        Some(Outgoing::Snapshot { event, position: is_last.then_some(self.position) })
+    }
 }
 
 /// What became of an item.
@@ -51,6 +72,8 @@ impl Outbox {
         Self {
             settings,
             queue: VecDeque::new(),
+            snapshot: None,
+            lead: 0,
             events: 0,
             bytes: 0,
             replaying: false,
@@ -114,6 +137,16 @@ impl Outbox {
         Pushed::Overflow
     }
 
+    /// What was pushed so far is followed by what is known last, and then by what is pushed from now on.
+    pub(super) fn begin_with(&mut self, told: Arc<Told>, position: Position) {
+        let bytes = told.bytes + told.events.len() * Outgoing::OVERHEAD;
+        self.bytes += bytes;
+        self.replayed += bytes;
+        self.events += told.events.len();
+        self.lead = self.queue.len();
+        self.snapshot = Some(Snapshot { told, next: 0, position });
+    }
+
     /// From now on what is pushed is what the client begins with, or no longer.
     pub(super) fn replay(&mut self, replaying: bool) {
         self.replaying = replaying;
@@ -121,7 +154,7 @@ impl Outbox {
 
     /// Takes the oldest. `shape`: that of the stream.
     pub fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
-        let outgoing = self.queue.pop_front()?;
+        let outgoing = self.next()?;
         self.events -= usize::from(is_event(&outgoing));
         let weight = outgoing.weight(shape);
         self.bytes -= weight;
@@ -134,7 +167,22 @@ impl Outbox {
         Some(outgoing)
     }
 
+    fn next(&mut self) -> Option<Outgoing> {
+        let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.lead == 0) else {
+            self.lead = self.lead.saturating_sub(1);
+            return self.queue.pop_front();
+        };
+        let outgoing = snapshot.get(snapshot.next);
+        snapshot.next += 1;
+        if snapshot.next >= snapshot.told.events.len() {
+            self.snapshot = None;
+        }
+        outgoing
+    }
+
     pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
+        self.snapshot = None;
+        self.lead = 0;
         self.events = 0;
         self.bytes = 0;
         self.replayed = 0;
@@ -143,14 +191,21 @@ impl Outbox {
         std::mem::take(&mut self.queue)
     }
 
-    /// What waits, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Outgoing> {
-        self.queue.iter()
+    /// Shows what waits, oldest first, until `look` has seen enough.
+    pub fn look(&self, mut look: impl FnMut(&Outgoing) -> bool) {
+        let (lead, rest) = (self.queue.iter().take(self.lead), self.queue.iter().skip(self.lead));
+        let list = self.snapshot.iter().flat_map(|list| {
+            (list.next..list.told.events.len()).filter_map(|index| list.get(index))
+        });
+        let goes_on = lead.into_iter().all(&mut look) && list.into_iter().all(|said| look(&said));
+        if goes_on {
+            rest.into_iter().all(look);
+        }
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.snapshot.is_none()
     }
 
     /// Gives back memory that an idle client does not need.

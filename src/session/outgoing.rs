@@ -67,6 +67,9 @@ pub struct Connected {
 }
 
 impl Outgoing {
+    /// Bytes that each takes besides what it says.
+    pub(super) const OVERHEAD: usize = 64;
+
     /// Where the client stands after it, if it says so.
     pub(super) fn position(&self) -> Option<Position> {
         match self {
@@ -81,12 +84,11 @@ impl Outgoing {
 
     /// About how many bytes it keeps in memory while it waits.
     pub(super) fn weight(&self, shape: &dyn Shape) -> usize {
-        const OVERHEAD: usize = 64;
         let event = |event: &Event| event.shaped(shape).map_or(0, |shaped| shaped.json.len());
-        OVERHEAD
+        Self::OVERHEAD
             + match self {
                 Self::Event(e) | Self::Snapshot { event: e, .. } => event(e),
-                Self::Batch(batch) => batch.events.iter().map(|e| OVERHEAD + event(e)).sum(),
+                Self::Batch(batch) => batch.events.iter().map(|e| Self::OVERHEAD + event(e)).sum(),
                 Self::Connected(connected) => connected.channels.iter().map(String::len).sum(),
                 Self::Gap { channels, .. } => channels.iter().map(String::len).sum(),
                 Self::Complete { data, .. } => data.len(),

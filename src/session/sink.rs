@@ -35,6 +35,8 @@ pub trait Sink: Send + 'static {
 pub enum Passed {
     /// All of it is on its way.
     All,
+    /// Some of it is on its way, and there is room for more when others have had their turn.
+    More,
     /// The client is slow: some of it is on its way.
     Some,
     /// The client is slow: nothing was taken since the last time.

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    CloseReason, Connected, Ending, Gap, GapReason, Known, Outgoing, Session, Sink, Start,
-    StartFrom,
+    CloseReason, Connected, Ending, Gap, GapReason, Outgoing, Session, Sink, Start, StartFrom, Told,
 };
 use crate::event::{Channel, End, Event, Filter, Position};
 
@@ -64,23 +63,22 @@ impl<S: Sink> Session<S> {
                 }
             }
             StartFrom::Snapshot(known) => {
-                let latest = self.for_this_stream(&known);
-                let is_all = latest.is_empty() && known.forgotten.is_empty();
-                let position_at_once = is_all.then_some(position);
-                let truncated = known.truncated;
+                let told = known.told(&*self.plan.shape);
+                let is_all = told.events.is_empty() && known.forgotten.is_empty();
+                let (position_at_once, truncated) = (is_all.then_some(position), known.truncated);
                 self.connected(&Begun { position: position_at_once, truncated, ..begun }, now);
                 if !known.forgotten.is_empty() {
                     let channels = known.forgotten.iter().cloned().map(Filter::Exact).collect();
                     let gap = Gap { channels, reason: GapReason::HistoryEvicted, position };
-                    self.gap(&gap, latest.is_empty(), now);
+                    self.gap(&gap, told.events.is_empty(), now);
                 }
-                self.snapshot(&latest, position, now);
+                self.snapshot(told, position, now);
             }
             StartFrom::Broken(gap, known) => {
-                let latest = self.for_this_stream(&known);
+                let told = known.told(&*self.plan.shape);
                 self.connected(&Begun { truncated: known.truncated, ..begun }, now);
-                self.gap(&gap, latest.is_empty(), now);
-                self.snapshot(&latest, position, now);
+                self.gap(&gap, told.events.is_empty(), now);
+                self.snapshot(told, position, now);
             }
             StartFrom::Crowded(pattern) => {
                 self.connected(&begun, now);
@@ -105,24 +103,14 @@ impl<S: Sink> Session<S> {
         self.say(Outgoing::Connected(Box::new(connected)), now);
     }
 
-    fn snapshot(&mut self, latest: &[Arc<Event>], position: Position, now: Instant) {
-        let mut rest = latest.len();
-        for event in latest {
-            rest -= 1;
-            let position = (rest == 0).then_some(position);
-            self.say(Outgoing::Snapshot { event: Arc::clone(event), position }, now);
+    fn snapshot(&mut self, told: Arc<Told>, position: Position, now: Instant) {
+        if !told.events.is_empty() {
+            self.stands = Some(position);
+            self.out.outbox.begin_with(Arc::clone(&told), position);
         }
-        for (end, event) in self.ends(latest) {
+        for (end, event) in self.ends(&told.ends) {
             self.end(&end, &event, now);
         }
-    }
-
-    /// What the stream shows of what is known last, oldest first.
-    fn for_this_stream(&self, known: &Known) -> Vec<Arc<Event>> {
-        let shown = known.last.iter().filter_map(|last| last.for_stream(&*self.plan.shape));
-        let mut shown: Vec<_> = shown.cloned().collect();
-        shown.sort_by_key(|event| event.position.sequence);
-        shown
     }
 
     /// Of `events`, which are in order, what the stream has told last of each channel and key.

@@ -15,10 +15,11 @@ use tokio::sync::Notify;
 use super::SourceError;
 use crate::event::Channel;
 
-/// Items that wait for the hub, at most.
-const ITEMS: usize = 65_536;
-/// Bytes that wait for the hub, at most.
-const BYTES: usize = 64 << 20;
+/// Bytes that wait for the hub, at most. A burst is no reason to give the connection up: Redis itself lets
+/// 32 MB of messages wait, without the room they take here.
+const BYTES: usize = 96 << 20;
+/// Bytes that each item takes besides what it says.
+const OVERHEAD: usize = 160;
 /// Items that are taken at once, at most.
 const AT_ONCE: usize = 256;
 
@@ -81,7 +82,7 @@ impl Arrivals {
             (Some(Item::Subscribed(last)), Item::Subscribed(more)) => last.extend(more),
             (_, item) => queue.items.push_back(item),
         }
-        let overrun = queue.items.len() > ITEMS || queue.bytes > BYTES;
+        let overrun = queue.bytes > BYTES;
         drop(queue);
         if overrun {
             self.end(End::Overrun);
@@ -136,9 +137,9 @@ impl Arrivals {
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Self::Message { channel, payload } => channel.len() + payload.len(),
+            Self::Message { channel, payload } => OVERHEAD + channel.len() + payload.len(),
             Self::Matched { pattern, channel, payload } => {
-                pattern.len() + channel.len() + payload.len()
+                OVERHEAD + pattern.len() + channel.len() + payload.len()
             }
             Self::Subscribed(channels) => {
                 channels.iter().map(|channel| channel.as_str().len()).sum()
@@ -232,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_may_wait_is_a_loss() {
         let arrivals = Arrivals::default();
-        for _ in 0..=ITEMS {
+        for _ in 0..=BYTES / OVERHEAD {
             arrivals.push(message("a", "1"), "probe");
         }
         assert!(matches!(arrivals.next().await, Err(SourceError::Overrun)));

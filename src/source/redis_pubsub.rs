@@ -343,8 +343,8 @@ impl Source for RedisPubSub {
 impl Link {
     /// Redis delivers a message once for each pattern that matches; only the first counts.
     fn first_pattern(&self, channel: &[u8]) -> Option<&[u8]> {
-        let channel = str::from_utf8(channel).ok().and_then(|name| Channel::new(name).ok())?;
-        let first = self.patterns.iter().find(|(_, pattern)| pattern.matches(&channel));
+        let name = str::from_utf8(channel).ok()?;
+        let first = self.patterns.iter().find(|(_, pattern)| pattern.matches_name(name));
         first.map(|(escaped, _)| escaped.as_bytes())
     }
 }

@@ -4,6 +4,7 @@ mod chunk;
 mod envelope;
 mod job;
 mod render;
+mod verdicts;
 
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use serde_json::value::RawValue;
 
 use super::end::EndRule;
 use crate::event::{
-    self, Channel, ChannelPattern, Epoch, Event, Fields, Made, Payload, Shape, ShapeId, Shaped,
-    Verdict,
+    self, Channel, ChannelPattern, Epoch, Event, Fields, Made, Payload, Rules, Shape, ShapeId,
+    Shaped, Verdict,
 };
 use crate::settings::{ShapeName, StreamSettings};
+
+use verdicts::Verdicts;
 
 /// The field in which workers say when they have made a report.
 const TIMESTAMP: &str = "timestamp";
@@ -34,6 +37,7 @@ pub(super) struct DeclaredShape {
     ends: Vec<EndRule>,
     /// The fields that the end can hang on, by themselves or by what the shape makes of them.
     decisive: Vec<String>,
+    verdicts: Verdicts,
 }
 
 impl DeclaredShape {
@@ -56,6 +60,7 @@ impl DeclaredShape {
             deny: settings.deny.iter().filter_map(|text| ChannelPattern::new(text).ok()).collect(),
             ends,
             decisive,
+            verdicts: Verdicts::default(),
         }
     }
 }
@@ -102,20 +107,28 @@ impl Shape for DeclaredShape {
         // What the shape says of an event with these fields alone, it says of the whole.
         let all = self.decisive.iter().map(String::as_str).chain([TIMESTAMP]);
         let fields = Fields::of_names(payload.as_str(), &all.collect::<Vec<_>>());
-        let Some(fields) = fields else { return plain };
-        let Some(decisive) = Payload::of(&fields) else { return plain };
-        let event = Event::new(channel.clone(), decisive, Epoch::random().at(0));
-        let Some(shaped) = event.shaped(self) else {
-            return Verdict { is_shown: false, ..plain };
-        };
-        let names = self.ends.iter().filter(|rule| rule.is_for(channel)).flat_map(EndRule::names);
-        Verdict {
-            is_shown,
-            is_report: names.into_iter().any(|name| fields.get(name).is_some()),
-            end: shaped.end.as_ref().map(|end| (end.rule, end.latch)),
-            contradicts: shaped.contradicts,
-            made: Made::read(fields.get(TIMESTAMP)),
+        let Some(mut fields) = fields else { return plain };
+        let made = Made::read(fields.get(TIMESTAMP));
+        if !self.decisive.iter().any(|name| name == TIMESTAMP) {
+            fields.remove(TIMESTAMP);
         }
+        let Some(decisive) = Payload::of(&fields) else { return plain };
+        let rules = self.ends.iter().enumerate().filter(|(_, rule)| rule.is_for(channel));
+        let rules: Rules = rules.map(|(number, _)| number).collect();
+        let verdict = self.verdicts.get((rules, &decisive), || {
+            let event = Event::new(channel.clone(), decisive.clone(), Epoch::random().at(0));
+            let Some(shaped) = event.shaped(self) else {
+                return Verdict { is_shown: false, ..plain };
+            };
+            let own = self.ends.iter().filter(|rule| rule.is_for(channel));
+            Verdict {
+                is_report: own.flat_map(EndRule::names).any(|name| fields.get(name).is_some()),
+                end: shaped.end.as_ref().map(|end| (end.rule, end.latch)),
+                contradicts: shaped.contradicts,
+                ..plain
+            }
+        });
+        Verdict { made, ..verdict }
     }
 
     fn merge<'a>(&self, events: &'a [Arc<Event>]) -> Option<(Event, &'a [Arc<Event>])> {

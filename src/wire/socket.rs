@@ -21,6 +21,8 @@ use crate::session::{Outbox, Passed};
 /// socket of a slow client does not take has to be looked up or made again.
 const FRAMES: usize = 64;
 const BYTES: usize = 65_536;
+/// Writes before others have their turn.
+const WRITES: usize = 1;
 /// The end of a chunked body (RFC 9112, section 7.1).
 const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 /// What a client may send at once on its stream. It has nothing to say.
@@ -119,6 +121,7 @@ impl Socket {
             Reading::KeepsUp | Reading::Lags => {}
         }
         let mut progress = Passed::Nothing;
+        let mut writes = 0;
         loop {
             if last && outbox.is_empty() && !self.ended {
                 self.ended = true;
@@ -132,8 +135,15 @@ impl Socket {
                 }
                 return Passed::All;
             }
+            if writes == WRITES && self.rest.is_empty() {
+                self.set_reading(Reading::KeepsUp);
+                return Passed::More;
+            }
             match self.write(outbox, writer) {
-                Ok(()) => progress = Passed::Some,
+                Ok(()) => {
+                    progress = Passed::Some;
+                    writes += 1;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.is_full() {
                         self.set_reading(Reading::Stuck);
@@ -166,14 +176,13 @@ impl Socket {
     /// One write of all that waits, or as much of it as goes into one.
     fn write(&mut self, outbox: &mut Outbox, writer: &Writer) -> io::Result<()> {
         let mut room = BYTES;
-        let waiting = outbox.iter().take(FRAMES).map(|outgoing| writer.encode(outgoing));
-        let frames: SmallVec<[Frame; 8]> = waiting
-            .take_while(|frame| {
-                let taken = room > 0;
-                room = room.saturating_sub(frame.chunk().len());
-                taken
-            })
-            .collect();
+        let mut frames: SmallVec<[Frame; 8]> = SmallVec::new();
+        outbox.look(|outgoing| {
+            let frame = writer.encode(outgoing);
+            room = room.saturating_sub(frame.chunk().len());
+            frames.push(frame);
+            frames.len() < FRAMES && room > 0
+        });
         let mut written = match (self.rest.is_empty(), &*frames) {
             (true, [only]) => self.connection.stream.try_write(only.chunk())?,
             (empty, frames) => {

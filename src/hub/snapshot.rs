@@ -48,7 +48,7 @@ pub struct Known {
     /// The channels of which some things were let go of, because they were too many.
     pub forgotten: Vec<Channel>,
     /// What streams tell of it, each once for all who ask the same.
-    told: Mutex<SmallVec<[(ShapeId, Arc<Told>); 1]>>,
+    told: Mutex<Vec<(ShapeId, Arc<Told>)>>,
 }
 
 /// What one kind of stream tells of what is known last.

@@ -72,13 +72,13 @@ impl<S: Sink> Session<S> {
                     let gap = Gap { channels, reason: GapReason::HistoryEvicted, position };
                     self.gap(&gap, told.events.is_empty(), now);
                 }
-                self.snapshot(told, position, now);
+                self.snapshot(&told, position, now);
             }
             StartFrom::Broken(gap, known) => {
                 let told = known.told(&*self.plan.shape);
                 self.connected(&Begun { truncated: known.truncated, ..begun }, now);
                 self.gap(&gap, told.events.is_empty(), now);
-                self.snapshot(told, position, now);
+                self.snapshot(&told, position, now);
             }
             StartFrom::Crowded(pattern) => {
                 self.connected(&begun, now);
@@ -103,10 +103,10 @@ impl<S: Sink> Session<S> {
         self.say(Outgoing::Connected(Box::new(connected)), now);
     }
 
-    fn snapshot(&mut self, told: Arc<Told>, position: Position, now: Instant) {
+    fn snapshot(&mut self, told: &Arc<Told>, position: Position, now: Instant) {
         if !told.events.is_empty() {
             self.stands = Some(position);
-            self.out.outbox.begin_with(Arc::clone(&told), position);
+            self.out.outbox.begin_with(Arc::clone(told), position);
         }
         for (end, event) in self.ends(&told.ends) {
             self.end(&end, &event, now);

@@ -121,7 +121,7 @@ impl Socket {
             Reading::KeepsUp | Reading::Lags => {}
         }
         let mut progress = Passed::Nothing;
-        let mut writes = 0;
+        let mut done = 0;
         loop {
             if last && outbox.is_empty() && !self.ended {
                 self.ended = true;
@@ -135,14 +135,14 @@ impl Socket {
                 }
                 return Passed::All;
             }
-            if writes == WRITES && self.rest.is_empty() {
+            if done == WRITES && self.rest.is_empty() {
                 self.set_reading(Reading::KeepsUp);
                 return Passed::More;
             }
             match self.write(outbox, writer) {
                 Ok(()) => {
                     progress = Passed::Some;
-                    writes += 1;
+                    done += 1;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.is_full() {

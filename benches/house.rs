@@ -116,6 +116,7 @@ fn hub_settings(settings: &Settings) -> HubSettings {
         linger: Lingering {
             time: settings.events.linger,
             channels: settings.events.linger_channels,
+            demand: settings.events.demand_channels,
         },
         standing: Vec::new(),
         stale_after: snapshot.reread_after,

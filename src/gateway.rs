@@ -245,6 +245,7 @@ fn hub_settings(
         linger: Lingering {
             time: settings.events.linger,
             channels: settings.events.linger_channels,
+            demand: settings.events.demand_channels,
         },
         standing,
         stale_after: snapshot.reread_after,

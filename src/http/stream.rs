@@ -16,7 +16,7 @@ use super::council::{self, Unwatchable, Wanted};
 use super::options::StreamOptions;
 use super::problem::Problem;
 use crate::event::{Channel, Filter, Shape, Variant};
-use crate::hub::{Arrival, Covered, Stopped};
+use crate::hub::{Arrival, Asker, Covered, Stopped};
 use crate::session::{
     Client, Connected, OutboxSettings, Outgoing, Plan, Session, Ticket, Windows, not_available,
 };
@@ -159,7 +159,7 @@ async fn answer(door: &StreamDoor, asked: Asked) -> Result<Response, Problem> {
             filters.map_err(|error| Problem::bad_request(error.to_string()))?
         }
     };
-    begin(door, options, filters, exit, ticket).await
+    begin(door, options, (filters, client.address()), exit, ticket).await
 }
 
 /// What a client wants to hear.
@@ -192,7 +192,7 @@ fn sought(
 async fn begin(
     door: &StreamDoor,
     options: StreamOptions,
-    filters: Arc<[Filter]>,
+    (filters, by): (Arc<[Filter]>, Asker),
     exit: Option<Exit>,
     ticket: Ticket,
 ) -> Result<Response, Problem> {
@@ -201,7 +201,7 @@ async fn begin(
     let leaves = exit.as_ref().is_some_and(Exit::leads_to_socket);
     let (outlet, body) = Outlet::new(face.writer(options.variant), exit);
 
-    let unreadable = match listen(app, &filters, options.snapshot).await? {
+    let unreadable = match listen(app, (&filters, by), options.snapshot).await? {
         Ok(unreadable) => unreadable,
         Err(refused) => return Ok(refuse(&door.stream, &not_available(&refused), &ticket)),
     };
@@ -231,13 +231,13 @@ async fn begin(
 /// allow.
 async fn listen(
     app: &App,
-    filters: &Arc<[Filter]>,
+    (filters, by): (&Arc<[Filter]>, Asker),
     snapshot: bool,
 ) -> Result<Result<Vec<Channel>, Vec<Filter>>, Stopped> {
     // Over time, the stream begins with what is known. What is read later comes as an event; a gap
     // is announced when the source is back.
     let until = Instant::now() + SOURCE_PATIENCE;
-    let Ok(covered) = timeout_at(until, app.hub.cover(filters)).await else {
+    let Ok(covered) = timeout_at(until, app.hub.cover(filters, by)).await else {
         return Ok(Ok(Vec::new()));
     };
     let Covered { unheard, refused } = covered?;

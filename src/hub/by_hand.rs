@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::core::{Core, Delivery};
 use super::{
-    Arrival, Covered, Demand, Gap, HistoryBounds, HubSettings, Incoming, Lingering, Resume, Signal,
-    SnapshotBounds, Start, Subscriber, Ticket,
+    Arrival, Asker, Covered, Demand, Gap, HistoryBounds, HubSettings, Incoming, Lingering, Resume,
+    Signal, SnapshotBounds, Start, Subscriber, Ticket,
 };
 use crate::event::{Channel, Filter, Payload};
 
@@ -33,7 +33,7 @@ impl ByHand {
             history: HistoryBounds { events, channel_bytes: bytes, bytes, age },
             snapshot: SnapshotBounds { bytes, age, pattern_bytes: bytes, keys: 256 },
             rules: Arc::from([]),
-            linger: Lingering { time: linger, channels: 2 },
+            linger: Lingering { time: linger, channels: 2, demand: usize::MAX },
             standing: Vec::new(),
             stale_after: age,
         };
@@ -69,7 +69,7 @@ impl ByHand {
 
     pub(crate) fn cover(&mut self, filters: &Arc<[Filter]>) -> oneshot::Receiver<Covered> {
         let (reply, covered) = oneshot::channel();
-        self.core.cover(filters, reply);
+        self.core.cover(filters, Asker::V4(std::net::Ipv4Addr::LOCALHOST), reply);
         covered
     }
 

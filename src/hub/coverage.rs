@@ -1,13 +1,16 @@
 //! From when on the node hears a channel completely: the ground on which a position is honoured.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::demand::{Demand, Ticket};
+use super::demand::{Asker, Demand, Ticket};
+use super::idle::{Idle, Left};
+use super::shares::Shares;
 use crate::event::{Channel, ChannelPattern, Filter};
 
 pub(super) struct Coverage {
@@ -15,8 +18,10 @@ pub(super) struct Coverage {
     standing_since: Option<u64>,
     /// What the source listens to because somebody asked.
     asked: HashMap<Channel, Asked>,
-    /// Channels that nobody listens to or waits for, in the order they were left.
-    idle: VecDeque<(Instant, Channel)>,
+    /// The same channels, by who asked.
+    shares: Shares<Channel>,
+    /// Those that nobody listens to or waits for.
+    idle: Idle,
     waiting: HashMap<u64, Waiting>,
     /// Those who went away while they waited.
     gone: Vec<Answered>,
@@ -39,6 +44,8 @@ struct Standing {
 /// Somebody listens to it, or waits for it, or it is idle.
 struct Asked {
     ticket: Ticket,
+    /// Who asked first.
+    by: Asker,
     /// Everything after this sequence was heard.
     since: Option<u64>,
     /// Since which connection of the source it is listened to; 0: never.
@@ -48,20 +55,24 @@ struct Asked {
     /// Those that wait until it is listened to.
     waiting: BTreeSet<u64>,
     /// Since when it is idle.
-    left: Option<Instant>,
+    left: Option<Left>,
 }
 
+/// Who asks for a channel that was let go of before its subscriber came.
+const NOBODY: Asker = Asker::V4(Ipv4Addr::UNSPECIFIED);
 /// How long an idle channel is kept whatever their number: whoever has waited for it arrives in a
 /// moment.
 pub(super) const ARRIVING: Duration = Duration::from_secs(3);
 
-/// How long, and how many, channels are still listened to when nobody wants them any more.
+/// How many channels are listened to because somebody asks, and how long when nobody does any more.
 #[derive(Debug, Clone, Copy)]
 pub struct Lingering {
     /// How long.
     pub time: Duration,
-    /// How many.
+    /// How many of which nobody wants any more.
     pub channels: usize,
+    /// How many in all.
+    pub demand: usize,
 }
 
 /// Somebody who waits until the source listens.
@@ -107,7 +118,8 @@ impl Coverage {
             standing: standing.collect(),
             standing_since: None,
             asked: HashMap::new(),
-            idle: VecDeque::new(),
+            shares: Shares::default(),
+            idle: Idle::default(),
             waiting: HashMap::new(),
             gone: Vec::new(),
             linger,
@@ -169,42 +181,84 @@ impl Coverage {
     }
 
     /// Asks the source for what does not stand. Nothing comes of it if the source is away: nobody
-    /// waits for a broker. Returned when there is nothing to wait for: `reply`.
+    /// waits for a broker. Returned when there is nothing to wait for: `reply`; and the channels that
+    /// have to give way.
     pub(super) fn want(
         &mut self,
         filters: &Arc<[Filter]>,
+        by: Asker,
         now: Instant,
         reply: Reply,
-    ) -> Option<Answered> {
+    ) -> (Option<Answered>, Vec<(Channel, Ticket)>) {
         let (number, connections, connected) = (self.number(), self.connections, self.connected);
+        let answered = |refused| Answered { number, filters: Arc::clone(filters), refused, reply };
+        let mut gave_way = Vec::new();
+        let exact = || filters.iter().filter_map(Filter::exact);
+        let is_new =
+            |channel: &&Channel| !self.asked.contains_key(*channel) && !self.is_matched(channel);
+        let new = exact().filter(is_new).count();
+        for over in 0..(self.asked.len() + new).saturating_sub(self.linger.demand) {
+            if !self.make_room(by, &mut gave_way) {
+                let refused = exact().skip(over).cloned().map(Filter::Exact).collect();
+                return (Some(answered(refused)), gave_way);
+            }
+        }
         let mut missing = 0;
-        for channel in filters.iter().filter_map(Filter::exact) {
-            let Some(asked) = self.ask(channel) else { continue };
+        for channel in exact() {
+            let Some(asked) = self.ask(channel, by) else { continue };
             if connected && asked.live_in < connections {
-                asked.waiting.insert(number);
-                asked.left = None;
+                let ticket = asked.ticket;
+                let first = asked.waiting.insert(number);
+                let left = asked.left.take();
+                let is_others = asked.by != by && first;
                 missing += 1;
+                self.wake(left);
+                if is_others {
+                    // It is not to wait for the turn of whoever asked before.
+                    self.demand.add(channel.clone(), ticket, by);
+                }
             } else {
                 self.rest(channel, now);
             }
         }
-        let filters = Arc::clone(filters);
         let answered = if missing == 0 {
-            Some(Answered { number, filters, refused: Vec::new(), reply })
+            Some(answered(Vec::new()))
         } else {
+            let Answered { filters, reply, .. } = answered(Vec::new());
             self.waiting.insert(number, Waiting { filters, missing, reply });
             None
         };
         self.let_go_of_surplus(now);
-        answered
+        (answered, gave_way)
+    }
+
+    /// One of too many channels gives way to what `by` asks for: an idle one, or one of whoever has most.
+    /// `false`: that is `by`.
+    fn make_room(&mut self, by: Asker, gave_way: &mut Vec<(Channel, Ticket)>) -> bool {
+        if let Some((_, channel)) = self.idle.oldest_of_most() {
+            self.let_go(&channel.clone());
+            return true;
+        }
+        let Some((most, channel)) = self.shares.of_most() else { return false };
+        if most == by {
+            return false;
+        }
+        let channel = channel.clone();
+        self.shares.remove(most, &channel);
+        if let Some(asked) = self.asked.get(&channel) {
+            gave_way.push((channel.clone(), asked.ticket));
+            self.demand.remove(channel);
+        }
+        true
     }
 
     /// Somebody listens to `filter`.
     pub(super) fn occupy(&mut self, filter: &Filter) {
         let Some(channel) = filter.exact() else { return };
-        if let Some(asked) = self.ask(channel) {
+        if let Some(asked) = self.ask(channel, NOBODY) {
             asked.occupied = true;
-            asked.left = None;
+            let left = asked.left.take();
+            self.wake(left);
         }
     }
 
@@ -232,11 +286,9 @@ impl Coverage {
             return true;
         }
         let time = self.linger.time.max(ARRIVING);
-        let is_due = self.idle.front().is_some_and(|(left, _)| now - *left >= time);
-        if is_due {
-            self.let_go();
-        }
-        is_due || self.let_go_of_surplus(now)
+        let due = self.idle.oldest().filter(|(left, _)| now - *left >= time);
+        let due = due.map(|(_, channel)| channel.clone());
+        due.map(|channel| self.let_go(&channel)).is_some() || self.let_go_of_surplus(now)
     }
 
     /// Somebody waits no longer.
@@ -285,7 +337,7 @@ impl Coverage {
             if self.asked.get(channel).is_none_or(|asked| asked.ticket != *ticket) {
                 continue;
             }
-            let Some(asked) = self.asked.remove(channel) else { continue };
+            let Some(asked) = self.forget(channel) else { continue };
             let filter = Filter::Exact(channel.clone());
             for number in asked.waiting {
                 let Some(waiting) = self.waiting.remove(&number) else { continue };
@@ -325,21 +377,23 @@ impl Coverage {
     }
 
     /// The demand for `channel`, new if there was none; `None` if a pattern hears it anyway.
-    fn ask(&mut self, channel: &Channel) -> Option<&mut Asked> {
+    fn ask(&mut self, channel: &Channel, by: Asker) -> Option<&mut Asked> {
         if self.is_matched(channel) {
             return None;
         }
         if !self.asked.contains_key(channel) {
             let ticket = self.number();
-            self.demand.add(channel.clone(), ticket);
+            self.demand.add(channel.clone(), ticket, by);
             let asked = Asked {
                 ticket,
+                by,
                 since: None,
                 live_in: 0,
                 occupied: false,
                 waiting: BTreeSet::new(),
                 left: None,
             };
+            self.shares.insert(by, channel.clone());
             self.asked.insert(channel.clone(), asked);
         }
         self.asked.get_mut(channel)
@@ -349,11 +403,27 @@ impl Coverage {
     /// that is idle already begins anew when half of its time has passed.
     fn rest(&mut self, channel: &Channel, now: Instant) {
         let Some(asked) = self.asked.get_mut(channel) else { return };
-        let is_fresh = asked.left.is_some_and(|left| now - left <= self.linger.time / 2);
+        let is_fresh = asked.left.is_some_and(|(left, _)| now - left <= self.linger.time / 2);
         if !asked.occupied && asked.waiting.is_empty() && !is_fresh {
-            asked.left = Some(now);
-            self.idle.push_back((now, channel.clone()));
+            if let Some(left) = asked.left {
+                self.idle.remove(left);
+            }
+            asked.left = Some(self.idle.insert(channel.clone(), asked.by, now));
         }
+    }
+
+    /// What was left then is idle no more.
+    fn wake(&mut self, left: Option<Left>) {
+        if let Some(left) = left {
+            self.idle.remove(left);
+        }
+    }
+
+    fn forget(&mut self, channel: &Channel) -> Option<Asked> {
+        let asked = self.asked.remove(channel)?;
+        self.shares.remove(asked.by, channel);
+        self.wake(asked.left);
+        Some(asked)
     }
 
     fn number(&mut self) -> u64 {
@@ -370,35 +440,27 @@ impl Coverage {
         self.waiting.remove(&number).map(|waiting| waiting.answered(number))
     }
 
-    /// Of idle channels only so many are kept: the longest idle goes first. Returns whether one went.
+    /// Of idle channels only so many are kept: that of whoever has left most, and of these the one that
+    /// was left first, goes. Returns whether one went.
     fn let_go_of_surplus(&mut self, now: Instant) -> bool {
-        let is_surplus = self.idle.len() > self.linger.channels
-            && self.idle.front().is_some_and(|(left, _)| now - *left >= ARRIVING);
-        if is_surplus {
-            self.let_go();
+        if self.idle.len() <= self.linger.channels {
+            return false;
         }
-        is_surplus
+        let due = self.idle.oldest_of_most().filter(|(left, _)| now - *left >= ARRIVING);
+        let due = due.map(|(_, channel)| channel.clone());
+        due.map(|channel| self.let_go(&channel)).is_some()
     }
 
-    /// Lets go of what has been idle longest, if it still is.
-    fn let_go(&mut self) {
-        let Some((left, channel)) = self.idle.pop_front() else { return };
-        if self.asked.get(&channel).is_some_and(|asked| asked.left == Some(left)) {
-            self.asked.remove(&channel);
-            self.demand.remove(channel);
-        }
+    fn let_go(&mut self, channel: &Channel) {
+        self.forget(channel);
+        self.demand.remove(channel.clone());
     }
 
     /// Channels that patterns hear now need no subscription of their own.
     fn leave_to_patterns(&mut self) {
-        let mut asked = std::mem::take(&mut self.asked);
-        asked.retain(|channel, _| {
-            let is_matched = self.is_matched(channel);
-            if is_matched {
-                self.demand.remove(channel.clone());
-            }
-            !is_matched
-        });
-        self.asked = asked;
+        let matched = self.asked.keys().filter(|channel| self.is_matched(channel));
+        for channel in matched.cloned().collect::<Vec<_>>() {
+            self.let_go(&channel);
+        }
     }
 }

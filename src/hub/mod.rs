@@ -19,12 +19,14 @@ mod demand;
 mod drops;
 mod histories;
 mod history;
+mod idle;
 mod inlet;
 mod openings;
 mod patterns;
 mod recent;
 mod rule;
 mod shard;
+mod shares;
 mod snapshot;
 mod subscriber;
 #[cfg(test)]
@@ -44,7 +46,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::core::{Arrival, HubSettings, Resume};
 pub use coverage::{Covered, Lingering};
-pub use demand::{Demand, Ticket};
+pub use demand::{Asker, Change, Demand, Ticket};
 pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
 pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};
@@ -94,7 +96,7 @@ enum Command {
     Refused(Vec<(Channel, Ticket)>),
     Lost,
     Subscribed(oneshot::Sender<Vec<Channel>>),
-    Cover(Arc<[Filter]>, oneshot::Sender<Covered>),
+    Cover(Arc<[Filter]>, Asker, oneshot::Sender<Covered>),
     Knows(Channel, oneshot::Sender<bool>),
     Listeners(Vec<Channel>, oneshot::Sender<usize>),
     Arrive(Box<Arrival>),
@@ -138,12 +140,13 @@ impl Hub {
     }
 
     /// Sees to it that the source listens to `filters`, and waits until it does. Returns at once
-    /// while the source is away, and when the broker does not allow some of them.
+    /// while the source is away, and when some of them cannot be had. `by`: who asks; what somebody asks
+    /// for waits for that one's turn.
     ///
     /// # Errors
     /// When the hub has stopped.
-    pub async fn cover(&self, filters: &Arc<[Filter]>) -> Result<Covered, Stopped> {
-        self.ask(|reply| Command::Cover(Arc::clone(filters), reply)).await
+    pub async fn cover(&self, filters: &Arc<[Filter]>, by: Asker) -> Result<Covered, Stopped> {
+        self.ask(|reply| Command::Cover(Arc::clone(filters), by, reply)).await
     }
 
     /// Whether anything is known of `channel`.
@@ -255,7 +258,9 @@ fn apply(core: &mut Core, command: Command, queue: &mut VecDeque<Command>) {
         Command::Refused(channels) => core.refuse(&channels),
         Command::Lost => core.lost(),
         Command::Subscribed(reply) => core.subscribed(reply),
-        Command::Cover(filters, reply) => core.openings.push(Opening::Cover(filters, reply)),
+        Command::Cover(filters, by, reply) => {
+            core.openings.push(Opening::Cover(filters, by, reply));
+        }
         Command::Arrive(arrival) => core.openings.push(Opening::Arrive(arrival)),
         // Whoever asked may have gone away; then nobody waits for the answer.
         Command::Knows(channel, reply) => reply.send(core.knows(&channel)).unwrap_or_default(),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::core::{Arrival, Core, Delivery, Join, Resume};
 use super::coverage::{Answered, Covered, Reply};
+use super::demand::Asker;
 use super::history::{Missed, in_order};
 use super::snapshot::Known;
 use super::subscriber::{Gap, GapReason, StartFrom};
@@ -25,7 +26,7 @@ pub(super) struct Openings {
 
 pub(super) enum Opening {
     /// Somebody asks the source to listen.
-    Cover(Arc<[Filter]>, Reply),
+    Cover(Arc<[Filter]>, Asker, Reply),
     /// Somebody need not wait for the source any more.
     Answer(Answered),
     /// Somebody comes in.
@@ -61,9 +62,9 @@ impl Core {
         match self.openings.line.pop_front() {
             None => return false,
             // Nobody waits for it any more.
-            Some(Opening::Cover(_, reply)) if reply.is_closed() => {}
+            Some(Opening::Cover(_, _, reply)) if reply.is_closed() => {}
             Some(Opening::Arrive(arrival)) if arrival.subscriber.is_gone() => {}
-            Some(Opening::Cover(filters, reply)) => self.cover(&filters, reply),
+            Some(Opening::Cover(filters, by, reply)) => self.cover(&filters, by, reply),
             Some(Opening::Answer(answered)) => self.answer(answered),
             Some(Opening::Arrive(arrival)) => self.arrive(*arrival),
         }
@@ -72,7 +73,7 @@ impl Core {
 
     /// Asks the source for `filters`; `reply` is told when it listens to all of them, or at once
     /// while there is no source.
-    pub(super) fn cover(&mut self, filters: &Arc<[Filter]>, reply: Reply) {
+    pub(super) fn cover(&mut self, filters: &Arc<[Filter]>, by: Asker, reply: Reply) {
         let refused: Vec<_> =
             filters.iter().filter(|filter| self.coverage.is_refused(filter)).cloned().collect();
         if !refused.is_empty() {
@@ -80,7 +81,9 @@ impl Core {
             reply.send(Covered { refused, ..Covered::default() }).unwrap_or_default();
             return;
         }
-        if let Some(answered) = self.coverage.want(filters, Instant::now(), reply) {
+        let (answered, gave_way) = self.coverage.want(filters, by, Instant::now(), reply);
+        self.refuse(&gave_way);
+        if let Some(answered) = answered {
             self.answer(answered);
         }
     }

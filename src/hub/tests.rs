@@ -90,7 +90,7 @@ fn settings(shards: usize) -> HubSettings {
             keys: 256,
         },
         rules: Arc::from([]),
-        linger: Lingering { time: Duration::from_secs(60), channels: 1000 },
+        linger: Lingering { time: Duration::from_secs(60), channels: 1000, demand: usize::MAX },
         standing: vec![ChannelPattern::new("*").unwrap()],
         stale_after: Duration::from_secs(5),
     }

@@ -92,6 +92,13 @@ impl Client {
             address @ IpAddr::V4(_) => address,
         })
     }
+
+    /// The address, or that of the network.
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::Address(address) => address,
+        }
+    }
 }
 
 impl fmt::Display for Client {

@@ -141,6 +141,7 @@ pub struct EventSettings {
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
     pub linger_channels: usize,
+    pub demand_channels: usize,
 }
 
 /// `[history]`, or `[stream.NAME.history]`: what is kept of the channels of that stream instead.

@@ -44,6 +44,7 @@ impl Settings {
             ("outbox.log_bytes", self.outbox.log_bytes),
             ("outbox.text_bytes", self.outbox.text_bytes),
             ("snapshot.keys", self.snapshot.keys),
+            ("events.demand_channels", self.events.demand_channels),
             ("publish.max_events", self.publish.max_events),
             ("publish.max_body_bytes", self.publish.max_body_bytes),
         ];

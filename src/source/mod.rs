@@ -22,6 +22,7 @@ mod redis_subscriptions;
 mod redis_tls;
 mod state_keys;
 mod supervisor;
+mod turns;
 
 use std::sync::Arc;
 

@@ -13,9 +13,11 @@
 //! one step later. No I/O.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::Ipv4Addr;
 
+use super::turns::Turns;
 use crate::event::Channel;
-use crate::hub::Ticket;
+use crate::hub::{Asker, Change, Ticket};
 
 /// Channels in one command: few enough for its confirmations to stay far below the 32 MB at which
 /// Redis cuts a subscriber, and for the messages of others to come in between.
@@ -26,7 +28,7 @@ pub(super) struct Subscriptions {
     channels: HashMap<Channel, Subscription>,
     /// Those to subscribe to. Here as in the other queues, a channel may stand that no longer needs
     /// to.
-    new: VecDeque<Channel>,
+    new: Turns<Channel>,
     /// Those to subscribe to again after the connection was lost.
     again: VecDeque<Channel>,
     /// Those to unsubscribe from.
@@ -38,6 +40,8 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct Subscription {
     wanted: Option<Ticket>,
+    /// Who asked first.
+    by: Option<Asker>,
     state: State,
     /// Whether it was on before the connection was lost.
     was_on: bool,
@@ -50,6 +54,9 @@ enum State {
     On,
     Leaving,
 }
+
+/// Wanted, and not subscribed to.
+const OFF: (State, bool) = (State::Off, true);
 
 /// A command to send.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,17 +92,21 @@ impl Subscriptions {
 
     /// What is wanted has changed. Returns the channels that are heard already: what is heard of them
     /// from now on is all there is.
-    pub(super) fn follow(&mut self, changes: HashMap<Channel, Option<Ticket>>) -> Vec<Live> {
+    pub(super) fn follow(&mut self, changes: HashMap<Channel, Change>) -> Vec<Live> {
         let mut live = Vec::new();
-        for (channel, wanted) in changes {
+        for (channel, Change { wanted, by, .. }) in changes {
             let subscription = self.channels.entry(channel.clone()).or_insert(Subscription {
                 wanted,
+                by: None,
                 state: State::Off,
                 was_on: false,
             });
             subscription.wanted = wanted;
+            subscription.by = by.first().copied().or(subscription.by);
             match (subscription.state, wanted) {
-                (State::Off, Some(_)) => self.new.push_back(channel),
+                (State::Off, Some(_)) => {
+                    by.into_iter().for_each(|by| self.new.push(by, channel.clone()));
+                }
                 (State::Off, None) => drop(self.channels.remove(&channel)),
                 (State::On, Some(ticket)) => live.push(Live { channel, ticket, again: false }),
                 (State::On, None) => self.unwanted.push_back(channel),
@@ -111,17 +122,11 @@ impl Subscriptions {
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
             let step = match self.turn {
-                0 => {
-                    Step::Subscribe(self.take(|all| &mut all.new, (State::Off, true), State::Asked))
-                }
-                1 => Step::Subscribe(self.take(
-                    |all| &mut all.again,
-                    (State::Off, true),
-                    State::Asked,
-                )),
+                0 => Step::Subscribe(self.take(|all| Some(all.new.pop()?.1), OFF, State::Asked)),
+                1 => Step::Subscribe(self.take(|all| all.again.pop_front(), OFF, State::Asked)),
                 _ => {
                     let on = (State::On, false);
-                    Step::Unsubscribe(self.take(|all| &mut all.unwanted, on, State::Leaving))
+                    Step::Unsubscribe(self.take(|all| all.unwanted.pop_front(), on, State::Leaving))
                 }
             };
             match &step {
@@ -135,13 +140,13 @@ impl Subscriptions {
     /// Takes channels from a queue that are still in the state and as wanted as `from` says.
     fn take(
         &mut self,
-        queue: fn(&mut Self) -> &mut VecDeque<Channel>,
+        next: fn(&mut Self) -> Option<Channel>,
         from: (State, bool),
         to: State,
     ) -> Vec<Channel> {
         let mut taken = Vec::new();
         while taken.len() < AT_ONCE
-            && let Some(channel) = queue(self).pop_front()
+            && let Some(channel) = next(self)
         {
             let subscription = self.channels.get_mut(&channel);
             if let Some(subscription) =
@@ -191,7 +196,8 @@ impl Subscriptions {
             let Some(subscription) = self.channels.get_mut(&channel) else { continue };
             subscription.state = State::Off;
             if subscription.wanted.is_some() {
-                self.new.push_back(channel);
+                let by = subscription.by.unwrap_or(Asker::V4(Ipv4Addr::UNSPECIFIED));
+                self.new.push(by, channel);
             } else {
                 self.channels.remove(&channel);
             }

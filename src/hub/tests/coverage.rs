@@ -3,6 +3,8 @@
 use super::*;
 use crate::hub::coverage::ARRIVING;
 
+const ASKER: Asker = Asker::V4(std::net::Ipv4Addr::LOCALHOST);
+
 /// A hub on its tasks, whose source listens to `standing:*` and to what is asked of it.
 struct House {
     hub: Hub,
@@ -40,7 +42,7 @@ impl House {
 
     /// The channels that have come to be wanted, with their tickets.
     fn wanted(&self) -> Vec<(Channel, Ticket)> {
-        let changes = self.demand.changes().into_iter();
+        let changes = self.demand.tickets().into_iter();
         let mut wanted: Vec<_> = changes.filter_map(|(channel, t)| Some((channel, t?))).collect();
         wanted.sort();
         wanted
@@ -94,7 +96,7 @@ async fn whoever_waits_is_answered_when_all_is_heard_and_not_before() {
     let house = House::new().await;
     let texts = ["asked:1", "asked:2", "standing:1"].map(str::to_owned);
     let filters = filters(&texts);
-    let covered = house.hub.cover(&filters);
+    let covered = house.hub.cover(&filters, ASKER);
     tokio::pin!(covered);
     assert!(futures_util::poll!(&mut covered).is_pending());
     house.settled().await;
@@ -108,9 +110,9 @@ async fn whoever_waits_is_answered_when_all_is_heard_and_not_before() {
     assert_eq!(unheard, filters.iter().filter_map(Filter::exact).cloned().collect::<Vec<_>>());
 
     // What is heard already is not waited for; what is asked of a source that is away neither.
-    assert_eq!(house.hub.cover(&filters).await.unwrap().unheard.len(), 3);
+    assert_eq!(house.hub.cover(&filters, ASKER).await.unwrap().unheard.len(), 3);
     house.inlet.lost("test").await.unwrap();
-    house.hub.cover(&super::filters(&["asked:9".to_owned()])).await.unwrap();
+    house.hub.cover(&super::filters(&["asked:9".to_owned()]), ASKER).await.unwrap();
     house.stop.abort();
 }
 
@@ -124,16 +126,16 @@ async fn an_answer_to_a_demand_that_was_withdrawn_is_none() {
     core.connected(&[]);
     let wanted = filters(&["asked:1".to_owned()]);
     let (reply, mut first) = oneshot::channel();
-    core.cover(&wanted, reply);
-    let old = demand.changes();
+    core.cover(&wanted, ASKER, reply);
+    let old = demand.tickets();
     first.close();
     expire(&mut core, Instant::now());
     expire(&mut core, Instant::now() + ARRIVING);
-    assert_eq!(demand.changes().into_values().collect::<Vec<_>>(), [None], "it is let go");
+    assert_eq!(demand.tickets().into_values().collect::<Vec<_>>(), [None], "it is let go");
 
     let (reply, mut second) = oneshot::channel();
-    core.cover(&wanted, reply);
-    let new = demand.changes();
+    core.cover(&wanted, ASKER, reply);
+    let new = demand.tickets();
     let tickets = |changes: HashMap<Channel, Option<Ticket>>| {
         changes.into_iter().map(|(channel, ticket)| (channel, ticket.unwrap())).collect::<Vec<_>>()
     };
@@ -149,31 +151,31 @@ async fn an_answer_to_a_demand_that_was_withdrawn_is_none() {
 async fn a_channel_that_is_waited_for_is_not_let_go() {
     let mut settings = settings(1);
     settings.standing = Vec::new();
-    settings.linger = Lingering { time: Duration::from_secs(60), channels: 0 };
+    settings.linger = Lingering { time: Duration::from_secs(60), channels: 0, demand: usize::MAX };
     let demand = Demand::default();
     let mut core = Core::new(settings, demand.clone());
     core.connected(&[]);
     let one = Channel::new("asked:1").unwrap();
     let (reply, waits) = oneshot::channel();
-    core.cover(&filters(&["asked:1".to_owned()]), reply);
+    core.cover(&filters(&["asked:1".to_owned()]), ASKER, reply);
     for n in 0..10 {
         let (reply, gone) = oneshot::channel();
-        core.cover(&filters(&[format!("stranger:{n}")]), reply);
+        core.cover(&filters(&[format!("stranger:{n}")]), ASKER, reply);
         drop(gone);
         tokio::time::advance(Duration::from_secs(10)).await;
         expire(&mut core, Instant::now());
     }
-    let changes = demand.changes();
+    let changes = demand.tickets();
     assert_eq!(changes.values().flatten().count(), 2, "it, and the last stranger's");
     core.live(&[(one.clone(), changes[&one].expect("it is still wanted"))]);
     drop(waits);
     // Whoever has waited may arrive in a moment.
     tokio::time::advance(Duration::from_secs(1)).await;
     expire(&mut core, Instant::now());
-    assert!(!demand.changes().contains_key(&one));
+    assert!(!demand.tickets().contains_key(&one));
     tokio::time::advance(ARRIVING).await;
     expire(&mut core, Instant::now());
-    assert_eq!(demand.changes()[&one], None);
+    assert_eq!(demand.tickets()[&one], None);
 }
 
 #[tokio::test]
@@ -182,7 +184,7 @@ async fn what_the_broker_refuses_ends_only_the_streams_of_that() {
     let refused = house.arrive(&["asked:1", "standing:1"]).await;
     let other = house.arrive(&["asked:2", "standing:1"]).await;
     let waits = filters(&["asked:1", "asked:2"].map(str::to_owned));
-    let covered = house.hub.cover(&waits);
+    let covered = house.hub.cover(&waits, ASKER);
     tokio::pin!(covered);
     assert!(futures_util::poll!(&mut covered).is_pending());
     house.settled().await;
@@ -194,7 +196,7 @@ async fn what_the_broker_refuses_ends_only_the_streams_of_that() {
     assert_eq!(other.0.lock().refused, Vec::<String>::new());
     // Whoever asks for it anew has the source ask anew.
     let again = filters(&["asked:1".to_owned()]);
-    let covered = house.hub.cover(&again);
+    let covered = house.hub.cover(&again, ASKER);
     tokio::pin!(covered);
     assert!(futures_util::poll!(&mut covered).is_pending());
     house.settled().await;
@@ -219,13 +221,14 @@ async fn a_pattern_that_is_refused_takes_its_own_streams_and_no_others() {
     assert_eq!(names(&wanted), ["standing:1"]);
     house.inlet.live(wanted).await.unwrap();
     wait_until(|| exact.0.lock().gaps == [gap(&["standing:1"])]).await;
-    let refused = house.hub.cover(&filters(&["standing:x*".to_owned()])).await.unwrap().refused;
+    let refused =
+        house.hub.cover(&filters(&["standing:x*".to_owned()]), ASKER).await.unwrap().refused;
     assert_eq!(refused, [Filter::parse("standing:x*").unwrap()]);
 
     house.inlet.lost("test").await.unwrap();
     house.inlet.connected(Vec::new()).await.unwrap();
     house.settled().await;
-    let left = house.demand.changes();
+    let left = house.demand.tickets();
     assert_eq!(left, HashMap::from([(Channel::new("standing:1").unwrap(), None)]));
     house.stop.abort();
 }

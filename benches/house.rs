@@ -55,7 +55,8 @@ impl House {
         };
         let objects = ObjectChannels::default();
         let max_event_bytes = settings.events.max_bytes;
-        let inlet_settings = InletSettings { max_event_bytes, objects, rules: Arc::from([]) };
+        let inlet_settings =
+            InletSettings { max_event_bytes, objects, reshaped: Vec::new(), rules: Arc::from([]) };
         let inlet = hub.inlet("bench", inlet_settings, &metrics);
         Self { settings, metrics, runtime, hub, inlet, heard: Heard::default() }
     }

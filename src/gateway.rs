@@ -91,6 +91,7 @@ impl Gateway {
         let inlet_settings = InletSettings {
             max_event_bytes: settings.events.max_bytes,
             objects: object_channels(&streams),
+            reshaped: reshaped_channels(&streams),
             rules: Arc::clone(&rules),
         };
         let inlet = hub.inlet(name, inlet_settings, &metrics);
@@ -129,18 +130,17 @@ impl Gateway {
         });
         let backoff = Backoff::of(&settings.redis);
         let settled = stop.settled();
-        stop.spawn(async move {
-            let maintained = source.maintain(&inlet);
-            let supervised = supervise(&*source, &inlet, &demand, backoff, &metrics);
+        stop.spawn_vital("the source", async move {
             tokio::select! {
-                () = supervised => {}
-                () = maintained => {}
+                () = supervise(&*source, &inlet, &demand, backoff, &metrics) => {}
+                () = source.maintain(&inlet) => {}
                 // Until then, whoever has not been told to leave yet still gets its events.
                 () = settled => {}
             }
         });
         stop.spawn(http::settle(Arc::clone(&app)));
-        stop.spawn(http::serve(listener, http::routes(&app).merge(pages), Arc::clone(&app)));
+        let routes = http::routes(&app).merge(pages);
+        stop.spawn_vital("the listener", http::serve(listener, routes, Arc::clone(&app)));
         tracing::info!(%address, source = name, publishing = publishing(&app.settings), "gateway started");
         Ok(Self { address, stop, app })
     }
@@ -274,6 +274,12 @@ fn channel_rules(streams: &Streams) -> Arc<[ChannelRule]> {
         })
     });
     rules.filter(ChannelRule::says_something).collect()
+}
+
+/// Channels with a stream that tells something else than the payload.
+fn reshaped_channels(streams: &Streams) -> Vec<ChannelPattern> {
+    let reshaped = streams.iter().filter(|stream| stream.reshapes);
+    reshaped.flat_map(|stream| stream.patterns().cloned()).collect()
 }
 
 /// Channels whose streams show objects only.

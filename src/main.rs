@@ -61,7 +61,13 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
     if with_demo {
         demo::start(&gateway);
     }
-    let signal = shutdown::signalled().await.map_err(|e| Failure::Fault(e.to_string()))?;
+    let signal = tokio::select! {
+        signal = shutdown::signalled() => signal.map_err(|e| Failure::Fault(e.to_string()))?,
+        // Whoever watches over the process starts another: this one would only look alive.
+        task = gateway.stop().failed() => {
+            return Err(Failure::Fault(format!("{task} has ended, which must not be")));
+        }
+    };
     tracing::info!(signal, "stopping");
     tokio::select! {
         all_left = gateway.drain() => tracing::info!(all_left, "stopped"),

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -17,7 +18,25 @@ pub struct Stop {
     requested: CancellationToken,
     settled: CancellationToken,
     aborted: CancellationToken,
+    /// The task that has ended although it must not.
+    failed: Arc<OnceLock<&'static str>>,
+    failure: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// A task without which the gateway is of no use.
+struct Vital {
+    name: &'static str,
+    stop: Stop,
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if !self.stop.is_requested() && !self.stop.aborted.is_cancelled() {
+            self.stop.failed.get_or_init(|| self.name);
+            self.stop.failure.cancel();
+        }
+    }
 }
 
 impl Stop {
@@ -33,6 +52,22 @@ impl Stop {
         tokio::spawn(self.tasks.track_future(async move {
             aborted.run_until_cancelled_owned(task).await;
         }));
+    }
+
+    /// The same for a task that must not end before it is told to: if it does, or panics, the process is of
+    /// no use any more, see [`Stop::failed`].
+    pub fn spawn_vital(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let vital = Vital { name, stop: self.clone() };
+        self.spawn(async move {
+            let _vital = vital;
+            task.await;
+        });
+    }
+
+    /// Resolves with its name when a vital task has ended.
+    pub async fn failed(&self) -> &'static str {
+        self.failure.cancelled().await;
+        self.failed.get().copied().unwrap_or_default()
     }
 
     /// Tells everybody to stop.
@@ -92,5 +127,27 @@ pub async fn signalled() -> io::Result<&'static str> {
     tokio::select! {
         _ = term.recv() => Ok("SIGTERM"),
         _ = int.recv() => Ok("SIGINT"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_vital_task_that_ends_is_known_and_others_are_not_missed() {
+        let stop = Stop::new();
+        stop.spawn(async {});
+        stop.spawn_vital("fine", stop.requested());
+        assert_eq!(stop.failed().now_or_never(), None);
+        stop.spawn_vital("broken", async { panic!("a fault of ours") });
+        assert_eq!(stop.failed().await, "broken");
+        let other = Stop::new();
+        other.spawn_vital("fine", other.requested());
+        other.request();
+        other.finished().await;
+        assert_eq!(other.failed().now_or_never(), None);
     }
 }

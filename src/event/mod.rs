@@ -50,6 +50,8 @@ pub struct Event {
     pub previous: Weak<Self>,
     /// What it means to the streams that are over at some time.
     pub verdicts: Verdicts,
+    /// Whether some stream tells something else than the payload.
+    pub is_reshaped: bool,
     shapes: ShapeCache,
 }
 
@@ -77,6 +79,7 @@ impl Event {
             origin: Origin::Heard,
             previous: Weak::new(),
             verdicts: Verdicts::default(),
+            is_reshaped: true,
             shapes: ShapeCache::default(),
         }
     }
@@ -98,6 +101,7 @@ impl Event {
             origin: newest.origin,
             previous: Weak::clone(&newest.previous),
             verdicts: newest.verdicts.clone(),
+            is_reshaped: newest.is_reshaped,
             shapes: ShapeCache::default(),
         }
     }
@@ -126,6 +130,7 @@ impl Event {
     /// what is left of a batch it was the last of: of batches it holds nothing that grows.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 768;
-        OVERHEAD + self.channel.as_str().len() + 3 * self.payload.as_str().len()
+        let copies = if self.is_reshaped { 3 } else { 2 };
+        OVERHEAD + self.channel.as_str().len() + copies * self.payload.as_str().len()
     }
 }

@@ -106,10 +106,10 @@ impl ByHand {
             }
             for (subscriber, filters) in self.listeners.iter_mut().flatten() {
                 match &delivery {
-                    Delivery::Event(event) => {
-                        if filters.iter().any(|filter| filter.matches(&event.channel)) {
-                            subscriber.receive(Signal::Event(event), now);
-                        }
+                    Delivery::Event(event)
+                        if filters.iter().any(|filter| filter.matches(&event.channel)) =>
+                    {
+                        subscriber.receive(Signal::Event(event), now);
                     }
                     Delivery::Gap { filters: missed, position } => {
                         let touched = missed.iter().filter(|filter| filters.contains(filter));
@@ -119,7 +119,7 @@ impl ByHand {
                             subscriber.receive(Signal::Gap(gap), now);
                         }
                     }
-                    Delivery::Join(_) | Delivery::Reconnected { .. } | Delivery::Refused(_) => {}
+                    _ => {}
                 }
             }
         }

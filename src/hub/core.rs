@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::coverage::{Answered, Coverage, Lingering};
@@ -95,6 +95,8 @@ pub(super) enum Delivery {
         position: Position,
     },
     Refused(Arc<[Filter]>),
+    /// Somebody asks whether the shard lives.
+    Alive(mpsc::Sender<()>),
 }
 
 pub(super) struct Join {
@@ -292,6 +294,13 @@ impl Core {
         if !filters.is_empty() {
             let all = self.out.iter_mut();
             all.for_each(|out| out.push(Delivery::Refused(Arc::clone(&filters))));
+        }
+    }
+
+    /// Every shard is to answer.
+    pub(super) fn ask_shards(&mut self, reply: &mpsc::Sender<()>) {
+        for out in &mut self.out {
+            out.push(Delivery::Alive(reply.clone()));
         }
     }
 

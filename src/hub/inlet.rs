@@ -21,6 +21,8 @@ pub struct InletSettings {
     pub max_event_bytes: usize,
     /// Channels whose payloads have to be objects.
     pub objects: ObjectChannels,
+    /// Channels with a stream that tells something else than the payload.
+    pub reshaped: Vec<ChannelPattern>,
     /// The streams that are over at some time are among them.
     pub rules: Arc<[ChannelRule]>,
 }
@@ -32,18 +34,20 @@ pub struct Incoming {
     pub channel: Channel,
     payload: Payload,
     verdicts: Verdicts,
+    is_reshaped: bool,
 }
 
 impl Incoming {
     /// One that means nothing to the end of any stream.
     #[cfg(test)]
     pub(super) fn plain(channel: Channel, payload: Payload) -> Self {
-        Self { channel, payload, verdicts: Verdicts::default() }
+        Self { channel, payload, verdicts: Verdicts::default(), is_reshaped: true }
     }
 
     pub(super) fn at(self, position: Position) -> Event {
         let mut event = Event::new(self.channel, self.payload, position);
         event.verdicts = self.verdicts;
+        event.is_reshaped = self.is_reshaped;
         event
     }
 }
@@ -203,7 +207,9 @@ impl Inlet {
         let shapes = shapes.filter(|(rule, _)| rule.is_for(&channel));
         let verdicts = shapes.map(|(_, shape)| (shape.id(), shape.verdict(&channel, &payload)));
         let verdicts = verdicts.collect();
-        Incoming { channel, payload, verdicts }
+        let mut reshaped = self.settings.reshaped.iter();
+        let is_reshaped = reshaped.any(|pattern| pattern.matches(&channel));
+        Incoming { channel, payload, verdicts, is_reshaped }
     }
 
     /// Takes in the last state of a channel from where it is stored, if it is news. `again`: also

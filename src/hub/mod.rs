@@ -73,7 +73,11 @@ const BATCH: usize = 256;
 
 /// The hub's address. Clones reach the same hub.
 #[derive(Clone)]
-pub struct Hub(mpsc::Sender<Command>);
+pub struct Hub {
+    commands: mpsc::Sender<Command>,
+    /// How many shards there are.
+    shards: usize,
+}
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,6 +103,7 @@ enum Command {
     Cover(Arc<[Filter]>, Asker, oneshot::Sender<Covered>),
     Knows(Channel, oneshot::Sender<bool>),
     Listeners(Vec<Channel>, oneshot::Sender<usize>),
+    Alive(mpsc::Sender<()>),
     Arrive(Box<Arrival>),
     Depart { shard: usize, filters: Arc<[Filter]> },
 }
@@ -120,13 +125,14 @@ impl Hub {
             let (deliveries, inbox) = mpsc::channel(BATCHES);
             let turns = metrics.shard_step_seconds.clone();
             let shard = Shard::new(index, drain, commands.clone(), budget, (wakes, turns));
-            stop.spawn(shard.run(inbox, stop.clone()));
+            stop.spawn_vital("a shard", shard.run(inbox, stop.clone()));
             shards.push(deliveries);
         }
         let demand = Demand::default();
         let core = Core::new(settings, demand.clone());
-        stop.spawn(run(core, inbox, shards, Arc::clone(metrics), stop.clone()));
-        (Self(commands), demand)
+        let count = shards.len();
+        stop.spawn_vital("the hub", run(core, inbox, shards, Arc::clone(metrics), stop.clone()));
+        (Self { commands, shards: count }, demand)
     }
 
     /// The way in for a source. `name` is its label in the metrics.
@@ -136,7 +142,7 @@ impl Hub {
         settings: InletSettings,
         metrics: &Arc<Metrics>,
     ) -> Inlet {
-        Inlet::new(self.0.clone(), name, settings, metrics)
+        Inlet::new(self.commands.clone(), name, settings, metrics)
     }
 
     /// Sees to it that the source listens to `filters`, and waits until it does. Returns at once
@@ -155,6 +161,19 @@ impl Hub {
     /// When the hub has stopped.
     pub async fn knows(&self, channel: Channel) -> Result<bool, Stopped> {
         self.ask(|reply| Command::Knows(channel, reply)).await
+    }
+
+    /// Whether the hub and every shard answer.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, mut answers) = mpsc::channel(self.shards);
+        if self.send(Command::Alive(reply)).await.is_err() {
+            return false;
+        }
+        let mut alive = 0;
+        while answers.recv().await.is_some() {
+            alive += 1;
+        }
+        alive == self.shards
     }
 
     /// How many subscriptions hear `channels`, all together.
@@ -180,7 +199,7 @@ impl Hub {
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {
-        self.0.send(command).await.map_err(|_| Stopped)
+        self.commands.send(command).await.map_err(|_| Stopped)
     }
 }
 
@@ -268,6 +287,7 @@ fn apply(core: &mut Core, command: Command, queue: &mut VecDeque<Command>) {
             let listeners = channels.iter().map(|channel| core.listeners(channel)).sum();
             reply.send(listeners).unwrap_or_default();
         }
+        Command::Alive(reply) => core.ask_shards(&reply),
         Command::Depart { shard, filters } => core.depart(shard, &filters),
     }
 }

@@ -170,6 +170,8 @@ impl Shard {
                     self.walk = Some(0);
                 }
                 Delivery::Refused(filters) => self.tell(&filters, Signal::Refused),
+                // There is room for the answer of each shard.
+                Delivery::Alive(reply) => reply.try_send(()).unwrap_or_default(),
             }
             turn.next().await;
         }

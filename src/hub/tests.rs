@@ -97,7 +97,12 @@ fn settings(shards: usize) -> HubSettings {
 }
 
 fn inlet_settings() -> InletSettings {
-    InletSettings { max_event_bytes: 100, objects: ObjectChannels::default(), rules: Arc::from([]) }
+    InletSettings {
+        max_event_bytes: 100,
+        objects: ObjectChannels::default(),
+        reshaped: Vec::new(),
+        rules: Arc::from([]),
+    }
 }
 
 fn filters(texts: &[String]) -> Arc<[Filter]> {
@@ -167,7 +172,7 @@ impl Machine {
                         }
                     }
                 }
-                Delivery::Gap { .. } | Delivery::Reconnected { .. } | Delivery::Refused(_) => {}
+                _ => {}
             }
         }
     }

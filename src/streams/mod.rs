@@ -55,6 +55,8 @@ pub struct Declared {
     pub key: Option<String>,
     /// Whether it shows objects only.
     pub is_of_objects: bool,
+    /// Whether it tells something else than the payload as it is.
+    pub reshapes: bool,
     /// The field that holds pieces of a text.
     pub text: Option<String>,
     /// What is kept of its channels, if not the usual.
@@ -112,6 +114,7 @@ impl Declared {
             required: settings.required.clone(),
             key: settings.key.clone(),
             is_of_objects: settings.shape.is_of_objects(),
+            reshapes: settings.shape != ShapeName::Payload || settings.event_type.is_some(),
             text: settings.text.clone(),
             history: settings.history,
             council: settings.council.clone(),

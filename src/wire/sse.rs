@@ -70,16 +70,19 @@ impl Sse {
 
     /// The compressed form, if it is wanted for so much data and shorter.
     fn compress(&self, json: &str) -> Option<Box<str>> {
-        if json.len() <= self.compress_above {
+        if json.len() <= self.compress_above || json.len() > COMPRESS_UP_TO {
             return None;
         }
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         let compressed = gzip.write_all(json.as_bytes()).and_then(|()| gzip.finish());
         let data = STANDARD.encode(compressed.ok()?);
         let wrapped = format!(r#"{{"type":"compressed","encoding":"gzip","data":"{data}"}}"#);
         (wrapped.len() < json.len()).then(|| wrapped.into())
     }
 }
+
+/// Bytes beyond which data is not compressed: everybody on the shard would wait for it.
+const COMPRESS_UP_TO: usize = 262_144;
 
 impl Wire for Sse {
     fn transport(&self) -> &'static str {

@@ -232,3 +232,73 @@ async fn a_pattern_that_is_refused_takes_its_own_streams_and_no_others() {
     assert_eq!(left, HashMap::from([(Channel::new("standing:1").unwrap(), None)]));
     house.stop.abort();
 }
+
+/// A core without patterns, whose bounds are these, and its demand.
+fn bounded(channels: usize, demand: usize) -> (Core, Demand) {
+    let mut settings = settings(1);
+    settings.standing = Vec::new();
+    settings.linger = Lingering { time: Duration::from_secs(60), channels, demand };
+    let demand = Demand::default();
+    let mut core = Core::new(settings, demand.clone());
+    core.connected(&[]);
+    (core, demand)
+}
+
+fn asker(n: u8) -> Asker {
+    Asker::from([127, 0, 0, n])
+}
+
+fn cover(core: &mut Core, names: &[String], by: u8) -> oneshot::Receiver<Covered> {
+    let (reply, covered) = oneshot::channel();
+    core.cover(&filters(names), asker(by), reply);
+    covered
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strangers_churn_evicts_no_channel_of_others() {
+    let (mut core, demand) = bounded(10, usize::MAX);
+    drop(cover(&mut core, &["honest".to_owned()], 1));
+    for n in 0..200 {
+        drop(cover(&mut core, &[format!("churn:{n}")], 2));
+        tokio::time::advance(Duration::from_millis(200)).await;
+        expire(&mut core, Instant::now());
+    }
+    let wanted = demand.tickets();
+    assert!(wanted[&Channel::new("honest").unwrap()].is_some());
+    let churn = wanted.values().flatten().count() - 1;
+    assert!(churn <= 30, "{churn} are kept: ten, and those of the last three seconds");
+}
+
+#[tokio::test]
+async fn beyond_all_that_may_be_asked_for_whoever_has_most_gives_way() {
+    let (mut core, demand) = bounded(10, 10);
+    let many: Vec<_> = (0..10).map(|n| format!("many:{n}")).collect();
+    let mut waits = cover(&mut core, &many, 2);
+    assert!(waits.try_recv().is_err());
+    // Whoever has most finds no more room.
+    let mut more = cover(&mut core, &["more".to_owned()], 2);
+    assert_eq!(more.try_recv().unwrap().refused, [Filter::parse("more").unwrap()]);
+    let mut honest = cover(&mut core, &["honest".to_owned()], 1);
+    while core.work() {}
+    assert_eq!(waits.try_recv().unwrap().refused.len(), 1, "it gave way");
+    assert!(honest.try_recv().is_err(), "it waits for the source");
+    let wanted = demand.tickets();
+    assert_eq!(wanted.values().flatten().count(), 10);
+    core.live(&[(
+        Channel::new("honest").unwrap(),
+        wanted[&Channel::new("honest").unwrap()].unwrap(),
+    )]);
+    while core.work() {}
+    assert_eq!(honest.try_recv().unwrap().refused, []);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_channel_that_somebody_asked_for_before_waits_in_a_turn_of_its_own() {
+    let (mut core, demand) = bounded(10, 100);
+    let one = ["one".to_owned()];
+    let _first = cover(&mut core, &one, 1);
+    let _second = cover(&mut core, &one, 2);
+    let changes = demand.changes();
+    let change = &changes[&Channel::new("one").unwrap()];
+    assert_eq!(change.by[..], [asker(1), asker(2)]);
+}

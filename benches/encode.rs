@@ -5,6 +5,7 @@ use std::sync::Arc;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use sluice::event::{Batch, Shape, Variant};
+use sluice::hub::Told;
 use sluice::session::Outgoing;
 use sluice::settings::Settings;
 use sluice::streams::Streams;
@@ -49,7 +50,7 @@ fn event_shared(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn snapshot(bencher: Bencher<'_, '_>) {
     let sse = sse("envelope");
-    let said = Outgoing::Snapshot { event: event(report()), position: None };
+    let said = Outgoing::Snapshot { told: Told::one(&event(report())), index: 0, position: None };
     bencher.bench(|| sse.encode(black_box(&said)));
 }
 

@@ -70,11 +70,23 @@ impl Gateway {
         listener: TcpListener,
         pages: Router,
     ) -> Result<Self, StartError> {
+        Self::start_with(Stop::new(), settings, listener, pages)
+    }
+
+    /// The same with a stop signal of the caller's, which says where the engine runs.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start_with(
+        stop: Stop,
+        settings: Settings,
+        listener: TcpListener,
+        pages: Router,
+    ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
         http::choose_cryptography();
         let tls = Tls::read(&settings.server)?;
         let settings = Arc::new(settings);
-        let stop = Stop::new();
         let metrics = Arc::new(Metrics::new()?);
         metrics.watch_process()?;
         begin_at_zero(&metrics);
@@ -130,7 +142,7 @@ impl Gateway {
         });
         let backoff = Backoff::of(&settings.redis);
         let settled = stop.settled();
-        stop.spawn_vital("the source", async move {
+        stop.spawn_engine("the source", async move {
             tokio::select! {
                 () = supervise(&*source, &inlet, &demand, backoff, &metrics) => {}
                 () = source.maintain(&inlet) => {}

@@ -7,8 +7,10 @@ use axum::Router;
 use sluice::cli::{self, Cli, Command, Failure};
 use sluice::gateway::Gateway;
 use sluice::settings::{LogFormat, Settings};
-use sluice::{demo, http, shutdown, telemetry};
+use sluice::shutdown::{self, Stop};
+use sluice::{demo, http, telemetry};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 fn main() -> ExitCode {
     let cli = match Cli::read() {
@@ -31,9 +33,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
     http::choose_cryptography();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fault)?;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => runtime.block_on(serve(settings, false)),
-        Command::Demo => runtime.block_on(serve(settings, true)),
+    let engine = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("engine")
+        .enable_all()
+        .build()
+        .map_err(fault)?;
+    let done = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => runtime.block_on(serve(settings, engine.handle(), false)),
+        Command::Demo => runtime.block_on(serve(settings, engine.handle(), true)),
         Command::Check { explain, connect } => {
             cli::check(&settings, explain.as_deref())?;
             if connect { runtime.block_on(cli::connect(&settings)) } else { Ok(()) }
@@ -41,10 +48,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish { channel, json, url } => {
             runtime.block_on(cli::publish(&settings, &channel, &json, url.as_deref()))
         }
-    }
+    };
+    // What still runs is not waited for: the drain has.
+    engine.shutdown_background();
+    runtime.shutdown_background();
+    done
 }
 
-async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
+async fn serve(settings: Settings, engine: &Handle, with_demo: bool) -> Result<(), Failure> {
     let as_json = settings.log.format == LogFormat::Json;
     telemetry::init(as_json, &settings.log.level).map_err(Failure::Usage)?;
     let bind = settings.server.bind;
@@ -56,8 +67,9 @@ async fn serve(settings: Settings, with_demo: bool) -> Result<(), Failure> {
     } else {
         (settings, Router::new())
     };
-    let gateway =
-        Gateway::start(settings, listener, pages).map_err(|e| Failure::Usage(e.to_string()))?;
+    let stop = Stop::with_engine(engine.clone());
+    let gateway = Gateway::start_with(stop, settings, listener, pages)
+        .map_err(|e| Failure::Usage(e.to_string()))?;
     if with_demo {
         demo::start(&gateway);
     }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,7 @@ pub struct Stop {
     failed: Arc<OnceLock<&'static str>>,
     failure: CancellationToken,
     tasks: TaskTracker,
+    engine: Option<Handle>,
 }
 
 /// A task without which the gateway is of no use.
@@ -45,23 +47,51 @@ impl Stop {
         Self::default()
     }
 
-    /// Starts a task the drain waits for. A task still running at the drain's deadline is dropped.
+    /// The same, with a runtime of its own for the engine: the hub, the shards and the source. However many
+    /// requests come at once, no event stands behind them in a queue of tasks.
+    pub fn with_engine(engine: Handle) -> Self {
+        Self { engine: Some(engine), ..Self::default() }
+    }
+
+    /// Starts a task the drain waits for, where the task that asks runs. A task still running at the
+    /// drain's deadline is dropped.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let aborted = self.aborted.clone();
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
-        tokio::spawn(self.tasks.track_future(async move {
-            aborted.run_until_cancelled_owned(task).await;
-        }));
+        self.spawn_on(&Handle::current(), task);
     }
 
     /// The same for a task that must not end before it is told to: if it does, or panics, the process is of
     /// no use any more, see [`Stop::failed`].
     pub fn spawn_vital(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(self.vital(name, task));
+    }
+
+    /// The same for a task of the engine.
+    pub fn spawn_engine(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let engine = self.engine.clone().unwrap_or_else(Handle::current);
+        self.spawn_on(&engine, self.vital(name, task));
+    }
+
+    fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        let aborted = self.aborted.clone();
+        runtime.spawn(self.tasks.track_future(async move {
+            aborted.run_until_cancelled_owned(task).await;
+        }));
+    }
+
+    fn vital<F: Future<Output = ()>>(
+        &self,
+        name: &'static str,
+        task: F,
+    ) -> impl Future<Output = ()> + use<F> {
         let vital = Vital { name, stop: self.clone() };
-        self.spawn(async move {
+        async move {
             let _vital = vital;
             task.await;
-        });
+        }
     }
 
     /// Resolves with its name when a vital task has ended.

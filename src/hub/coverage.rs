@@ -1,6 +1,6 @@
 //! From when on the node hears a channel completely: the ground on which a position is honoured.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use crate::event::{Channel, ChannelPattern, Filter};
 pub(super) struct Coverage {
     standing: Vec<Standing>,
     standing_since: Option<u64>,
-    /// What the source listens to because somebody asked.
-    asked: HashMap<Channel, Asked>,
+    /// What the source listens to because somebody asked. Half a million may be: no hash table, which
+    /// would now and then be built anew while everybody waits.
+    asked: BTreeMap<Channel, Asked>,
     /// The same channels, by who asked.
     shares: Shares<Channel>,
     /// Those that nobody listens to or waits for.
@@ -117,7 +118,7 @@ impl Coverage {
         Self {
             standing: standing.collect(),
             standing_since: None,
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
             shares: Shares::default(),
             idle: Idle::default(),
             waiting: HashMap::new(),

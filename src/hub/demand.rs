@@ -1,6 +1,6 @@
 //! What subscribers want that no standing subscription of the source covers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct Demand(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    changes: Mutex<HashMap<Channel, Change>>,
+    changes: Mutex<BTreeMap<Channel, Change>>,
     changed: Notify,
 }
 
@@ -74,19 +74,21 @@ impl Demand {
 
     /// What has changed since the last call: channels that are wanted, each with its ticket, and
     /// those that no longer are.
-    pub fn changes(&self) -> HashMap<Channel, Change> {
+    pub fn changes(&self) -> BTreeMap<Channel, Change> {
         std::mem::take(&mut *self.0.changes.lock())
     }
 
     /// The same without those who wait.
     #[cfg(test)]
-    pub(crate) fn tickets(&self) -> HashMap<Channel, Option<Ticket>> {
+    pub(crate) fn tickets(&self) -> std::collections::HashMap<Channel, Option<Ticket>> {
         self.changes().into_iter().map(|(channel, change)| (channel, change.wanted)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     const ASKER: Asker = Asker::V4(std::net::Ipv4Addr::LOCALHOST);

@@ -101,6 +101,9 @@ struct Logged {
     flood: Flood,
 }
 
+/// Channels in one command, at most: the hub takes a command in one go.
+const AT_ONCE: usize = 128;
+
 /// Faults that are logged once for each channel. Beyond so many they begin anew.
 const LOGGED: usize = 1000;
 /// Lines about different channels in 10 s.
@@ -249,7 +252,10 @@ impl Inlet {
     /// # Errors
     /// When the hub has stopped.
     pub async fn live(&self, channels: Vec<(Channel, Ticket)>) -> Result<(), Stopped> {
-        self.send(Command::Live(channels)).await
+        for some in channels.chunks(AT_ONCE) {
+            self.send(Command::Live(some.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// The broker does not allow the source to hear these channels.
@@ -257,7 +263,10 @@ impl Inlet {
     /// # Errors
     /// When the hub has stopped.
     pub async fn refused(&self, channels: Vec<(Channel, Ticket)>) -> Result<(), Stopped> {
-        self.send(Command::Refused(channels)).await
+        for some in channels.chunks(AT_ONCE) {
+            self.send(Command::Refused(some.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// The source has lost its connection and hears nothing.

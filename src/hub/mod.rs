@@ -125,13 +125,13 @@ impl Hub {
             let (deliveries, inbox) = mpsc::channel(BATCHES);
             let turns = metrics.shard_step_seconds.clone();
             let shard = Shard::new(index, drain, commands.clone(), budget, (wakes, turns));
-            stop.spawn_vital("a shard", shard.run(inbox, stop.clone()));
+            stop.spawn_engine("a shard", shard.run(inbox, stop.clone()));
             shards.push(deliveries);
         }
         let demand = Demand::default();
         let core = Core::new(settings, demand.clone());
         let count = shards.len();
-        stop.spawn_vital("the hub", run(core, inbox, shards, Arc::clone(metrics), stop.clone()));
+        stop.spawn_engine("the hub", run(core, inbox, shards, Arc::clone(metrics), stop.clone()));
         (Self { commands, shards: count }, demand)
     }
 

@@ -126,7 +126,7 @@ impl Shard {
         let stop_requested = stop.requested();
         tokio::pin!(stop_requested);
         loop {
-            let goes_on = self.walk.is_some() || !self.again.is_empty();
+            let goes_on = self.walk.is_some() || !self.again.is_empty() || !self.ended.is_empty();
             tokio::select! {
                 deliveries = inbox.recv() => {
                     let Some(deliveries) = deliveries else { return };
@@ -298,7 +298,7 @@ impl Shard {
         if self.budget.is_exceeded() {
             self.shed(now);
         }
-        self.remove_ended();
+        self.remove_ended(&mut Turn::new(&self.turns)).await;
     }
 
     fn flush_one(&mut self, key: usize, now: Instant) {
@@ -315,7 +315,11 @@ impl Shard {
                 entry.dirty = true;
                 self.again.push_back(key);
             }
-            Flow::Ended => self.ended.push(key),
+            Flow::Ended => {
+                // It is not to be flushed again.
+                entry.dirty = true;
+                self.ended.push(key);
+            }
         }
     }
 
@@ -347,11 +351,13 @@ impl Shard {
         }
     }
 
-    /// Those who leave together are taken off a topic in one go, however many listen to it.
-    fn remove_ended(&mut self) {
-        let ended = std::mem::take(&mut self.ended);
+    /// Those who leave together are taken off a topic in one go, however many listen to it; some hundreds
+    /// at a time.
+    async fn remove_ended(&mut self, turn: &mut Turn) {
+        let ended = self.ended.split_off(self.ended.len().saturating_sub(WALK));
         let mut left = HashSet::new();
         for &key in &ended {
+            turn.next().await;
             let Some(entry) = self.subscribers.try_remove(key) else { continue };
             if let Some((timer, _)) = entry.deadline {
                 self.deadlines.remove(&timer);

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::recent::Recent;
 use super::rule::ChannelRule;
 use crate::event::{
-    Channel, ChannelPattern, Event, Fields, Filter, Made, Shape, ShapeId, TextSoFar,
+    Channel, ChannelPattern, Event, Fields, Filter, Frame, FrameCache, Made, Shape, ShapeId,
+    TextSoFar, Variant,
 };
 
 /// How much is kept.
@@ -60,6 +61,8 @@ pub struct Told {
     pub ends: Vec<Arc<Event>>,
     /// Bytes of JSON in all of them.
     pub bytes: usize,
+    /// Their frames without an id, if many may be told the same.
+    frames: Vec<FrameCache>,
 }
 
 impl Known {
@@ -80,13 +83,29 @@ impl Told {
         let told = last.iter().filter_map(|last| last.for_stream(shape));
         let mut events: Vec<_> = told.cloned().collect();
         events.sort_by_key(|event| event.position.sequence);
-        let mut told = Self { ends: Vec::new(), bytes: 0, events };
+        let many = if events.len() > 1 { events.len() } else { 0 };
+        let frames = std::iter::repeat_with(FrameCache::default).take(many).collect();
+        let mut told = Self { ends: Vec::new(), bytes: 0, frames, events };
         for event in &told.events {
             let Some(shaped) = event.shaped(shape) else { continue };
             told.bytes += shaped.json.len();
             told.ends.extend(shaped.end.is_some().then(|| Arc::clone(event)));
         }
         told
+    }
+
+    /// The frame without an id of one of them, made by `encode` if nobody asked for it before.
+    pub fn frame(&self, index: usize, variant: Variant, encode: impl FnOnce() -> Frame) -> Frame {
+        match self.frames.get(index) {
+            Some(cache) => cache.get(variant, encode),
+            None => encode(),
+        }
+    }
+
+    /// One that tells one event and no end.
+    pub fn one(event: &Arc<Event>) -> Arc<Self> {
+        let events = vec![Arc::clone(event)];
+        Arc::new(Self { events, ends: Vec::new(), bytes: 0, frames: Vec::new() })
     }
 }
 

@@ -49,10 +49,10 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn get(&self, index: usize) -> Option<Outgoing> {
-        let event = Arc::clone(self.told.events.get(index)?);
+    fn get(&self, index: usize) -> Outgoing {
         let is_last = index + 1 == self.told.events.len();
-        Some(Outgoing::Snapshot { event, position: is_last.then_some(self.position) })
+        let (told, position) = (Arc::clone(&self.told), is_last.then_some(self.position));
+        Outgoing::Snapshot { told, index, position }
     }
 }
 
@@ -177,7 +177,7 @@ impl Outbox {
         if snapshot.next >= snapshot.told.events.len() {
             self.snapshot = None;
         }
-        outgoing
+        Some(outgoing)
     }
 
     pub(super) fn take(&mut self) -> VecDeque<Outgoing> {
@@ -194,9 +194,10 @@ impl Outbox {
     /// Shows what waits, oldest first, until `look` has seen enough.
     pub fn look(&self, mut look: impl FnMut(&Outgoing) -> bool) {
         let (lead, rest) = (self.queue.iter().take(self.lead), self.queue.iter().skip(self.lead));
-        let list = self.snapshot.iter().flat_map(|list| {
-            (list.next..list.told.events.len()).filter_map(|index| list.get(index))
-        });
+        let list = self
+            .snapshot
+            .iter()
+            .flat_map(|list| (list.next..list.told.events.len()).map(|index| list.get(index)));
         let goes_on = lead.into_iter().all(&mut look) && list.into_iter().all(|said| look(&said));
         if goes_on {
             rest.into_iter().all(look);
@@ -288,9 +289,7 @@ fn is_event(outgoing: &Outgoing) -> bool {
 /// ends a stream is the newest of its channel and never gives way.
 fn seen_again(outgoing: &Outgoing, shape: &dyn Shape, seen: &mut HashSet<Thing>) -> bool {
     match outgoing {
-        Outgoing::Event(event) | Outgoing::Snapshot { event, .. } => {
-            !seen.insert(thing(event, shape))
-        }
+        Outgoing::Event(event) => !seen.insert(thing(event, shape)),
         Outgoing::Batch(batch) => {
             let new = batch.events.iter().filter(|event| seen.insert(thing(event, shape)));
             new.count() == 0

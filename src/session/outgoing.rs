@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Batch, Event, Position, Shape};
-use crate::hub::GapReason;
+use crate::hub::{GapReason, Told};
 
 /// One thing a session says.
 #[derive(Debug, Clone)]
@@ -15,8 +15,10 @@ pub enum Outgoing {
     Event(Arc<Event>),
     /// The last event of a channel, said to a client that comes late.
     Snapshot {
-        /// The event.
-        event: Arc<Event>,
+        /// All that is told so.
+        told: Arc<Told>,
+        /// Which of it.
+        index: usize,
         /// Where the client stands after it, if it is the last of the snapshot.
         position: Option<Position>,
     },
@@ -87,7 +89,10 @@ impl Outgoing {
         let event = |event: &Event| event.shaped(shape).map_or(0, |shaped| shaped.json.len());
         Self::OVERHEAD
             + match self {
-                Self::Event(e) | Self::Snapshot { event: e, .. } => event(e),
+                Self::Event(e) => event(e),
+                Self::Snapshot { told, index, .. } => {
+                    told.events.get(*index).map_or(0, |e| event(e))
+                }
                 Self::Batch(batch) => batch.events.iter().map(|e| Self::OVERHEAD + event(e)).sum(),
                 Self::Connected(connected) => connected.channels.iter().map(String::len).sum(),
                 Self::Gap { channels, .. } => channels.iter().map(String::len).sum(),

@@ -12,7 +12,7 @@
 //! of it is under way and none can be taken for another. Who changes their mind meanwhile is served
 //! one step later. No I/O.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 
 use super::turns::Turns;
@@ -25,7 +25,7 @@ pub(super) const AT_ONCE: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    channels: HashMap<Channel, Subscription>,
+    channels: BTreeMap<Channel, Subscription>,
     /// Those to subscribe to. Here as in the other queues, a channel may stand that no longer needs
     /// to.
     new: Turns<Channel>,
@@ -92,7 +92,7 @@ impl Subscriptions {
 
     /// What is wanted has changed. Returns the channels that are heard already: what is heard of them
     /// from now on is all there is.
-    pub(super) fn follow(&mut self, changes: HashMap<Channel, Change>) -> Vec<Live> {
+    pub(super) fn follow(&mut self, changes: BTreeMap<Channel, Change>) -> Vec<Live> {
         let mut live = Vec::new();
         for (channel, Change { wanted, by, .. }) in changes {
             let subscription = self.channels.entry(channel.clone()).or_insert(Subscription {

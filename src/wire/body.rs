@@ -20,7 +20,7 @@ use crate::session::{Outbox, Passed};
 
 /// Bytes that wait for the body to be read, at most, and one frame more. What does not fit stays in
 /// the outbox.
-const ROOM: usize = 65_536;
+const ROOM: usize = 16_384;
 
 /// What both sides share: a slot for frames, and how things stand.
 #[derive(Debug)]

@@ -92,10 +92,14 @@ impl Wire for Sse {
     fn encode(&self, outgoing: &Outgoing) -> Frame {
         let text = match outgoing {
             Outgoing::Event(event) => return self.event(event),
-            Outgoing::Snapshot { event, position } => {
-                return match event.shaped(&*self.shape) {
-                    Some(shaped) => self.data(shaped, *position),
-                    None => unseen(),
+            Outgoing::Snapshot { told, index, position } => {
+                let event = told.events.get(*index);
+                let Some(shaped) = event.and_then(|event| event.shaped(&*self.shape)) else {
+                    return unseen();
+                };
+                return match position {
+                    Some(position) => self.data(shaped, Some(*position)),
+                    None => told.frame(*index, self.variant, || self.data(shaped, None)),
                 };
             }
             Outgoing::Batch(batch) => {

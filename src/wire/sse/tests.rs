@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::{Batch, Channel, Epoch, Payload, ShapeId};
+use crate::hub::Told;
 
 #[derive(Debug)]
 struct Plain;
@@ -34,7 +35,7 @@ fn an_event_is_compressed_once_for_every_id_and_name() {
     assert_eq!(wire(true, true).json(shaped).as_ptr(), wrapped.as_ptr());
     assert_eq!(wire(true, false).json(shaped).as_ptr(), shaped.json.as_ptr());
 
-    let snapshot = Outgoing::Snapshot { event: Arc::clone(&event), position: None };
+    let snapshot = Outgoing::Snapshot { told: Told::one(&event), index: 0, position: None };
     let text = wire(false, true).encode(&snapshot).body();
     assert_eq!(text, format!("data: {wrapped}\n\n"));
 }
@@ -69,7 +70,8 @@ fn a_batch_is_encoded_once_for_all_who_get_it() {
 #[test]
 fn an_event_cut_anywhere_has_no_id_without_its_data() {
     let event = event("{\"n\":1}");
-    let snapshot = Outgoing::Snapshot { event: Arc::clone(&event), position: Some(event.position) };
+    let snapshot =
+        Outgoing::Snapshot { told: Told::one(&event), index: 0, position: Some(event.position) };
     let data = Arc::from("{}");
     let complete = Outgoing::Complete { data, position: event.position };
     for outgoing in [Outgoing::Event(Arc::clone(&event)), snapshot, complete] {

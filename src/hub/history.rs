@@ -56,7 +56,7 @@ pub(super) enum Missed {
 /// Events that one client is given when it comes back, at most. Whoever missed more is told so.
 const MOST_MISSED: usize = 16_384;
 /// A pattern that matches no more channels than this finds them by their names.
-const FEW: usize = 64;
+const FEW: usize = if cfg!(test) { 1 } else { 64 };
 
 impl History {
     /// `standing`: what is heard at all times.
@@ -207,7 +207,7 @@ mod tests {
             events in 0_usize..5,
             channels in 1_usize..5,
             since in 0_u64..60,
-            filters in prop::collection::vec("[ab]:[xy*]", 1..3),
+            filters in prop::collection::vec("[ab]:[xy*]|[ab]?\\*", 1..3),
         ) {
             let bytes = channels * event(1, "a:x").weight();
             let mut history = History::new(HistoryBounds { events, channel_bytes: bytes / 2, bytes, age: Duration::MAX }, &[ChannelPattern::new("a:*").unwrap()]);

@@ -167,7 +167,7 @@ struct Text {
 }
 
 /// Channels that patterns match in one client's snapshot, at most.
-const MOST_CHANNELS: usize = 4096;
+const MOST_CHANNELS: usize = if cfg!(test) { 4 } else { 4096 };
 /// Channels that are looked at for one pattern, at most.
 const MOST_LOOKED_AT: usize = 16_384;
 
@@ -437,6 +437,8 @@ impl Keyed {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::{Epoch, Payload};
 
@@ -500,6 +502,76 @@ mod tests {
         snapshots.push(&event(5, "other:1", r#"{"variantId":"B"}"#));
         assert_eq!(sequences(&snapshots.of(&[Filter::parse("ab:1").unwrap()]).last), [2, 3]);
         assert_eq!(sequences(&snapshots.of(&[Filter::parse("*").unwrap()]).last), [2, 3, 5]);
+    }
+
+    proptest! {
+        /// Against a plain list of everything ever said.
+        #[test]
+        fn a_pattern_tells_the_newest_and_says_how_many_it_leaves_out(
+            names in prop::collection::vec("[ab]:[xyz][12]?", 1..60),
+            patterns in prop::collection::vec("[ab]?:?\\*|b:x\\*", 1..3),
+            exact in prop::collection::vec("[ab]:[xyz]", 0..3),
+            channels in 1_usize..20,
+            room in 1_usize..8,
+        ) {
+            let one = event(1, "a:x1", "1").weight();
+            let standing = ["a:*", "b:x*", "b:*"].map(|text| ChannelPattern::new(text).unwrap());
+            let bounds = SnapshotBounds {
+                bytes: channels * one,
+                age: Duration::MAX,
+                pattern_bytes: room * one,
+                keys: 1,
+            };
+            let mut snapshots = Snapshots::new(bounds, Arc::from([]), &standing);
+            let mut model: Vec<(String, u64, usize)> = Vec::new();
+            for (name, n) in names.iter().zip(1..) {
+                let event = event(n, name, "1");
+                model.retain(|(known, ..)| known != name);
+                model.push((name.clone(), n, event.weight()));
+                snapshots.push(&event);
+                while model.iter().map(|(.., weight)| weight).sum::<usize>() > channels * one {
+                    model.remove(0);
+                }
+            }
+            prop_assert_eq!(snapshots.channels(), model.len());
+            let filters = patterns.iter().chain(&exact).map(|text| Filter::parse(text).unwrap());
+            let filters: Vec<_> = filters.collect();
+            let known = snapshots.of(&filters);
+
+            let (mut expected, mut truncated) = (Vec::new(), 0);
+            let (mut left, mut bytes) = (MOST_CHANNELS, room * one);
+            for pattern in filters.iter().filter_map(Filter::pattern) {
+                let matching = model.iter().rev();
+                let matching = matching.filter(|(n, ..)| pattern.matches(&Channel::new(n).unwrap()));
+                for (_, n, weight) in matching {
+                    if left > 0 && (left == MOST_CHANNELS || *weight <= bytes) {
+                        left -= 1;
+                        bytes = bytes.saturating_sub(*weight);
+                        expected.push(*n);
+                    } else {
+                        bytes = 0;
+                        truncated += 1;
+                    }
+                }
+            }
+            expected.extend(model.iter().filter(|(name, ..)| exact.contains(name)).map(|(_, n, _)| n));
+            expected.sort_unstable();
+            expected.dedup();
+            prop_assert_eq!(sequences(&known.last), expected);
+            prop_assert_eq!(known.truncated, truncated);
+        }
+    }
+
+    #[test]
+    fn things_that_are_let_go_of_are_not_forgotten_in_silence() {
+        let mut snapshots = with_rule("ab:*", Some("variantId"), None);
+        snapshots.bounds.keys = 2;
+        for (n, variant) in [(1, "A"), (2, "B"), (3, "C")] {
+            snapshots.push(&event(n, "ab:1", &format!(r#"{{"variantId":"{variant}"}}"#)));
+        }
+        let known = snapshots.of(&[Filter::parse("ab:1").unwrap()]);
+        assert_eq!(sequences(&known.last), [2, 3]);
+        assert_eq!(known.forgotten, [Channel::new("ab:1").unwrap()]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ struct Record {
     start: Option<(u64, bool)>,
     sequences: Vec<u64>,
     gaps: Vec<(Vec<String>, GapReason)>,
+    /// How many events it had been told at each gap.
+    gaps_after: Vec<usize>,
     refused: Vec<String>,
     left: bool,
 }
@@ -46,6 +48,8 @@ impl Subscriber for Recorder {
             Signal::Gap(gap) => {
                 let channels = gap.channels.iter().map(ToString::to_string).collect();
                 record.gaps.push((channels, gap.reason));
+                let told = record.sequences.len();
+                record.gaps_after.push(told);
             }
             Signal::Woken | Signal::Deadline | Signal::Shed => {}
             Signal::Refused(filters) => {
@@ -65,7 +69,7 @@ impl Subscriber for Recorder {
     }
 
     fn is_gone(&self) -> bool {
-        false
+        self.0.lock().left
     }
 
     fn deadline(&self) -> Option<Instant> {

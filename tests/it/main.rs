@@ -33,5 +33,6 @@ mod redis;
 mod settings;
 mod sockets;
 mod sources;
+mod storms;
 mod streams;
 mod tls;

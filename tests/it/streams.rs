@@ -190,6 +190,7 @@ async fn what_cannot_be_had_is_said_in_the_stream(protocol: Protocol) {
         ("/api/stream?channel=", "Missing required parameter: channel"),
         ("/api/stream?channel=closed:1", "Channel not allowed: closed:1"),
         ("/api/stream?channel=open:1&channel=*", "Channel not allowed: *"),
+        ("/api/stream?channel=open:*x*", "A pattern has one *, at its end: open:*x*"),
         (&too_many, "Too many channels"),
     ] {
         let told = told(gateway.open(path).await).await;

@@ -302,3 +302,64 @@ async fn whoever_asks_for_a_channel_that_somebody_asked_for_before_waits_in_a_tu
     let change = &changes[&Channel::new("one").unwrap()];
     assert_eq!(change.by[..], [asker(1), asker(2)]);
 }
+
+#[tokio::test]
+async fn thousands_are_told_of_a_loss_each_once_and_before_what_follows() {
+    let house = House::new().await;
+    let mut all = Vec::new();
+    for n in 0..3000 {
+        all.push(house.arrive(&[["standing:1", "standing:*"][n % 2]]).await);
+    }
+    for _ in 0..2 {
+        house.inlet.lost("test").await.unwrap();
+        house.inlet.connected(Vec::new()).await.unwrap();
+    }
+    // It overtakes the walk over all of them.
+    house.inlet.publish(b"standing:1", b"1").await.unwrap();
+    for one in &all {
+        wait_until(|| one.0.lock().sequences.len() == 1).await;
+    }
+    house.settled().await;
+    for one in &all {
+        let record = one.0.lock();
+        assert!(!record.gaps.is_empty() && record.gaps.len() <= 2, "{record:?}");
+        assert!(record.gaps_after.iter().all(|told| *told == 0), "{record:?}");
+    }
+    house.stop.abort();
+}
+
+#[tokio::test]
+async fn whoever_has_left_is_not_let_in_and_too_many_overlapping_patterns_are_not_either() {
+    let (mut core, _demand) = bounded(10, 100);
+    let arrive = |core: &mut Core, text: &str, left: bool| {
+        let recorder = Recorder::default();
+        recorder.0.lock().left = left;
+        core.openings.push(Opening::Arrive(Box::new(Arrival {
+            subscriber: Box::new(recorder),
+            filters: filters(&[text.to_owned()]),
+            resume: Resume::Fresh,
+            snapshot: true,
+            unreadable: Vec::new(),
+        })));
+        while core.work() {}
+        core.take().pop().and_then(|(_, mut deliveries)| deliveries.pop())
+    };
+    core.take();
+    assert!(arrive(&mut core, "gone", true).is_none());
+    assert_eq!(core.subscribers(), 0);
+    let start = |delivery| match delivery {
+        Some(Delivery::Join(join)) => join.from,
+        _ => panic!("nobody came in"),
+    };
+    for n in 1..=64 {
+        let from = start(arrive(&mut core, &format!("{}*", "a".repeat(n)), false));
+        assert!(matches!(from, StartFrom::Snapshot(_)));
+    }
+    let one_more = start(arrive(&mut core, &format!("{}*", "a".repeat(65)), false));
+    assert!(matches!(one_more, StartFrom::Crowded(_)));
+    // Others are not concerned, nor is one that is there already.
+    for text in ["b*", "ab*", "a*"] {
+        assert!(matches!(start(arrive(&mut core, text, false)), StartFrom::Snapshot(_)), "{text}");
+    }
+    assert_eq!(core.subscribers(), 68);
+}

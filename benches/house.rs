@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice::event::{Channel, Epoch, Event, Filter, Payload};
 use sluice::hub::{
-    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, ObjectChannels,
-    Resume, SnapshotBounds, Subscriber,
+    Arrival, HistoryBounds, Hub, HubSettings, Inlet, InletSettings, Lingering, NOBODY,
+    ObjectChannels, Resume, SnapshotBounds, Subscriber,
 };
 use sluice::settings::Settings;
 use sluice::shutdown::Stop;
@@ -74,6 +74,7 @@ impl House {
     pub(crate) fn arrive(&self, subscriber: impl Subscriber + 'static, filter: &Filter) {
         let arrival = Arrival {
             subscriber: Box::new(subscriber),
+            by: NOBODY,
             filters: Arc::from([filter.clone()]),
             resume: Resume::Fresh,
             snapshot: false,

@@ -208,7 +208,7 @@ async fn begin(
     let plan = Arc::clone(&face.plan);
     let session = Session::new(plan, ticket, Arc::clone(&filters), options.pace, outlet);
     let (subscriber, resume, snapshot) = (Box::new(session), options.resume, options.snapshot);
-    let arrival = Arrival { subscriber, filters, resume, snapshot, unreadable };
+    let arrival = Arrival { subscriber, filters, by, resume, snapshot, unreadable };
     app.hub.arrive(arrival).await?;
     match body.opening().await {
         Opening::AlreadyOver => Ok(StatusCode::NO_CONTENT.into_response()),

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::core::{Core, Delivery};
 use super::{
-    Arrival, Asker, Covered, Demand, Gap, HistoryBounds, HubSettings, Incoming, Lingering, Resume,
-    Signal, SnapshotBounds, Start, Subscriber, Ticket,
+    Arrival, Asker, Covered, Demand, Gap, HistoryBounds, HubSettings, Incoming, Lingering, NOBODY,
+    Resume, Signal, SnapshotBounds, Start, Subscriber, Ticket,
 };
 use crate::event::{Channel, Filter, Payload};
 
@@ -81,7 +81,14 @@ impl ByHand {
         resume: Resume,
     ) -> usize {
         let unreadable = Vec::new();
-        self.core.arrive(Arrival { subscriber, filters, resume, snapshot: false, unreadable });
+        self.core.arrive(Arrival {
+            subscriber,
+            filters,
+            by: NOBODY,
+            resume,
+            snapshot: false,
+            unreadable,
+        });
         self.deliver();
         self.listeners.len() - 1
     }

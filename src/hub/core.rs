@@ -12,8 +12,8 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::coverage::{Answered, Coverage, Lingering};
-use super::demand::{Demand, Ticket};
+use super::coverage::{Answered, Coverage, GaveWay, Lingering};
+use super::demand::{Asker, Demand, NOBODY, Ticket};
 use super::drops::Drops;
 use super::histories::Histories;
 use super::history::HistoryBounds;
@@ -54,6 +54,8 @@ pub struct Arrival {
     pub subscriber: Box<dyn Subscriber>,
     /// What they listen to.
     pub filters: Arc<[Filter]>,
+    /// Who asks for it.
+    pub by: Asker,
     /// Where they left off.
     pub resume: Resume,
     /// Whether they want the last events first.
@@ -125,6 +127,9 @@ pub(super) struct Core {
     chores: Chores,
     pub(super) out: Vec<Vec<Delivery>>,
 }
+
+/// Channels that are looked at beside each opening: the source waits for all of them.
+const LOOKS: usize = 64;
 
 /// What is in proportion to all that is known, and is done a little in each turn.
 #[derive(Default)]
@@ -284,9 +289,13 @@ impl Core {
 
     /// The broker does not allow these channels: whoever listens to one of them hears nothing.
     pub(super) fn refuse(&mut self, channels: &[(Channel, Ticket)]) {
-        let (occupied, answered) = self.coverage.refuse(channels);
-        self.answer_later(answered);
-        self.turn_away(occupied);
+        let gave_way = self.coverage.refuse(channels);
+        self.turn_out(gave_way);
+    }
+
+    pub(super) fn turn_out(&mut self, gave_way: GaveWay) {
+        self.answer_later(gave_way.answered);
+        self.turn_away(gave_way.occupied);
     }
 
     fn turn_away(&mut self, filters: Vec<Filter>) {
@@ -317,7 +326,7 @@ impl Core {
             let occupied = self.interest.iter().map(|(filter, _)| filter);
             let other: Vec<_> = occupied.filter(|filter| !self.coverage.stands(filter)).collect();
             for filter in &other {
-                self.coverage.occupy(filter);
+                self.coverage.occupy(filter, NOBODY);
             }
             let refused = other.into_iter().filter(|filter| self.coverage.is_refused(filter));
             self.turn_away(refused.collect());
@@ -368,7 +377,8 @@ impl Core {
 
     /// Does one thing of what can wait a little. Returns whether there was any.
     pub(super) fn work(&mut self) -> bool {
-        self.open_one() | self.expire_one() | self.tell_one_drop() | self.look_at_one()
+        let looked = (0..LOOKS).fold(false, |looked, _| looked | self.look_at_one());
+        self.open_one() | self.expire_one() | self.tell_one_drop() | looked
     }
 
     fn expire_one(&mut self) -> bool {

@@ -1,7 +1,6 @@
 //! From when on the node hears a channel completely: the ground on which a position is honoured.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +44,7 @@ struct Standing {
 /// Somebody listens to it, or waits for it, or it is idle.
 struct Asked {
     ticket: Ticket,
-    /// Who asked first.
+    /// For whom it counts.
     by: Asker,
     /// Everything after this sequence was heard.
     since: Option<u64>,
@@ -59,8 +58,6 @@ struct Asked {
     left: Option<Left>,
 }
 
-/// Who asks for a channel that was let go of before its subscriber came.
-const NOBODY: Asker = Asker::V4(Ipv4Addr::UNSPECIFIED);
 /// How long an idle channel is kept whatever their number: whoever has waited for it arrives in a
 /// moment.
 pub(super) const ARRIVING: Duration = Duration::from_secs(3);
@@ -103,6 +100,15 @@ pub(super) struct Answered {
     /// What the broker does not allow.
     pub(super) refused: Vec<Filter>,
     pub(super) reply: Reply,
+}
+
+/// Whom channels that cannot be had any more concern.
+#[derive(Default)]
+pub(super) struct GaveWay {
+    /// Channels that somebody listens to.
+    pub(super) occupied: Vec<Filter>,
+    /// Those who waited for one.
+    pub(super) answered: Vec<Answered>,
 }
 
 impl Waiting {
@@ -181,82 +187,89 @@ impl Coverage {
         self.since(filter).is_some_and(|since| since <= sequence)
     }
 
+    /// Sees to it that there is room for what `filters` name: idle channels give way, and then those of
+    /// whoever has most. Also returned: a channel for which there is no room, because that is `by`.
+    pub(super) fn make_room(
+        &mut self,
+        filters: &[Filter],
+        by: Asker,
+        now: Instant,
+    ) -> (GaveWay, Option<Filter>) {
+        let mut gave_way = GaveWay::default();
+        let mut asked = self.asked.len();
+        for filter in filters {
+            let Some(channel) = filter.exact() else { continue };
+            if self.asked.contains_key(channel) || self.is_matched(channel) {
+                continue;
+            }
+            asked += 1;
+            if asked > self.linger.demand {
+                asked -= 1;
+                if !self.one_gives_way(by, now, &mut gave_way) {
+                    return (gave_way, Some(filter.clone()));
+                }
+            }
+        }
+        (gave_way, None)
+    }
+
+    fn one_gives_way(&mut self, by: Asker, now: Instant, gave_way: &mut GaveWay) -> bool {
+        let idle = self.idle.oldest_of_most().filter(|(left, _)| now - *left >= ARRIVING);
+        if let Some((_, channel)) = idle {
+            self.let_go(&channel.clone());
+            return true;
+        }
+        let Some((most, channel)) = self.shares.of_most().filter(|(most, _)| *most != by) else {
+            return false;
+        };
+        tracing::debug!(%channel, %most, "too many channels on demand");
+        let channel = channel.clone();
+        self.turn_out(&channel, gave_way);
+        self.demand.remove(channel);
+        true
+    }
+
     /// Asks the source for what does not stand. Nothing comes of it if the source is away: nobody
-    /// waits for a broker. Returned when there is nothing to wait for: `reply`; and the channels that
-    /// have to give way.
+    /// waits for a broker. Returned when there is nothing to wait for: `reply`.
     pub(super) fn want(
         &mut self,
         filters: &Arc<[Filter]>,
         by: Asker,
         now: Instant,
         reply: Reply,
-    ) -> (Option<Answered>, Vec<(Channel, Ticket)>) {
+    ) -> Option<Answered> {
         let (number, connections, connected) = (self.number(), self.connections, self.connected);
-        let answered = |refused| Answered { number, filters: Arc::clone(filters), refused, reply };
-        let mut gave_way = Vec::new();
-        let exact = || filters.iter().filter_map(Filter::exact);
-        let is_new =
-            |channel: &&Channel| !self.asked.contains_key(*channel) && !self.is_matched(channel);
-        let new = exact().filter(is_new).count();
-        for over in 0..(self.asked.len() + new).saturating_sub(self.linger.demand) {
-            if !self.make_room(by, &mut gave_way) {
-                let refused = exact().skip(over).cloned().map(Filter::Exact).collect();
-                return (Some(answered(refused)), gave_way);
-            }
-        }
         let mut missing = 0;
-        for channel in exact() {
+        for channel in filters.iter().filter_map(Filter::exact) {
+            let is_new = !self.asked.contains_key(channel);
             let Some(asked) = self.ask(channel, by) else { continue };
             if connected && asked.live_in < connections {
                 let ticket = asked.ticket;
-                let first = asked.waiting.insert(number);
+                asked.waiting.insert(number);
                 let left = asked.left.take();
-                let is_others = asked.by != by && first;
                 missing += 1;
                 self.wake(left);
-                if is_others {
+                if !is_new {
                     // It is not to wait for the turn of whoever asked before.
-                    self.demand.add(channel.clone(), ticket, by);
+                    self.demand.add_asker(channel, ticket, by);
                 }
             } else {
                 self.rest(channel, now);
             }
         }
-        let answered = if missing == 0 {
-            Some(answered(Vec::new()))
-        } else {
-            let Answered { filters, reply, .. } = answered(Vec::new());
-            self.waiting.insert(number, Waiting { filters, missing, reply });
-            None
-        };
+        let waiting = Waiting { filters: Arc::clone(filters), missing, reply };
         self.let_go_of_surplus(now);
-        (answered, gave_way)
-    }
-
-    /// One of too many channels gives way to what `by` asks for: an idle one, or one of whoever has most.
-    /// `false`: that is `by`.
-    fn make_room(&mut self, by: Asker, gave_way: &mut Vec<(Channel, Ticket)>) -> bool {
-        if let Some((_, channel)) = self.idle.oldest_of_most() {
-            self.let_go(&channel.clone());
-            return true;
+        if missing == 0 {
+            return Some(waiting.answered(number));
         }
-        let Some((most, channel)) = self.shares.of_most() else { return false };
-        if most == by {
-            return false;
-        }
-        let channel = channel.clone();
-        self.shares.remove(most, &channel);
-        if let Some(asked) = self.asked.get(&channel) {
-            gave_way.push((channel.clone(), asked.ticket));
-            self.demand.remove(channel);
-        }
-        true
+        self.waiting.insert(number, waiting);
+        None
     }
 
     /// Somebody listens to `filter`.
-    pub(super) fn occupy(&mut self, filter: &Filter) {
+    pub(super) fn occupy(&mut self, filter: &Filter, by: Asker) {
         let Some(channel) = filter.exact() else { return };
-        if let Some(asked) = self.ask(channel, NOBODY) {
+        if let Some(asked) = self.ask(channel, by) {
             asked.occupied = true;
             let left = asked.left.take();
             self.wake(left);
@@ -327,29 +340,27 @@ impl Coverage {
         (begun, answered)
     }
 
-    /// The broker does not allow these channels. Returns those that somebody listens to, and those
-    /// who need to wait no longer: nobody of them gets what it wants.
-    pub(super) fn refuse(
-        &mut self,
-        channels: &[(Channel, Ticket)],
-    ) -> (Vec<Filter>, Vec<Answered>) {
-        let (mut refused, mut answered) = (Vec::new(), Vec::new());
+    /// The broker does not allow these channels.
+    pub(super) fn refuse(&mut self, channels: &[(Channel, Ticket)]) -> GaveWay {
+        let mut gave_way = GaveWay::default();
         for (channel, ticket) in channels {
-            if self.asked.get(channel).is_none_or(|asked| asked.ticket != *ticket) {
-                continue;
-            }
-            let Some(asked) = self.forget(channel) else { continue };
-            let filter = Filter::Exact(channel.clone());
-            for number in asked.waiting {
-                let Some(waiting) = self.waiting.remove(&number) else { continue };
-                let refused = vec![filter.clone()];
-                answered.push(Answered { refused, ..waiting.answered(number) });
-            }
-            if asked.occupied {
-                refused.push(filter);
+            if self.asked.get(channel).is_some_and(|asked| asked.ticket == *ticket) {
+                self.turn_out(channel, &mut gave_way);
             }
         }
-        (refused, answered)
+        gave_way
+    }
+
+    /// Nobody gets what is asked of `channel`.
+    fn turn_out(&mut self, channel: &Channel, gave_way: &mut GaveWay) {
+        let Some(asked) = self.forget(channel) else { return };
+        let filter = Filter::Exact(channel.clone());
+        for number in asked.waiting {
+            let Some(waiting) = self.waiting.remove(&number) else { continue };
+            let refused = vec![filter.clone()];
+            gave_way.answered.push(Answered { refused, ..waiting.answered(number) });
+        }
+        gave_way.occupied.extend(asked.occupied.then_some(filter));
     }
 
     /// The source is connected and listens from `sequence` on to all that stands but `refused`.
@@ -397,7 +408,14 @@ impl Coverage {
             self.shares.insert(by, channel.clone());
             self.asked.insert(channel.clone(), asked);
         }
-        self.asked.get_mut(channel)
+        let asked = self.asked.get_mut(channel)?;
+        // It counts for whoever asks for less, so that nobody loses it because of somebody greedy.
+        if asked.by != by && self.shares.count(by) < self.shares.count(asked.by) {
+            self.shares.remove(asked.by, channel);
+            self.shares.insert(by, channel.clone());
+            asked.by = by;
+        }
+        Some(asked)
     }
 
     /// Has the channel be idle from now on, unless somebody listens to it or waits for it. That of one

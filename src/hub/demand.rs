@@ -1,7 +1,7 @@
 //! What subscribers want that no standing subscription of the source covers.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,6 +16,9 @@ pub type Ticket = u64;
 
 /// Who asks for a channel: all that comes from one network is one.
 pub type Asker = IpAddr;
+
+/// Whoever asks where nobody knows.
+pub const NOBODY: Asker = Asker::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Askers of one channel that wait for it each in its own turn, at most.
 const ASKERS: usize = 8;
@@ -56,6 +59,14 @@ impl Demand {
         self.0.changed.notify_one();
     }
 
+    /// Somebody else waits for what was added before, which the source may have taken.
+    pub(super) fn add_asker(&self, channel: &Channel, ticket: Ticket, by: Asker) {
+        self.add(channel.clone(), ticket, by);
+        if let Some(change) = self.0.changes.lock().get_mut(channel) {
+            change.is_known = true;
+        }
+    }
+
     /// What was added and not taken is forgotten, so nothing grows while nobody takes it.
     pub(super) fn remove(&self, channel: Channel) {
         let mut changes = self.0.changes.lock();
@@ -91,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    const ASKER: Asker = Asker::V4(std::net::Ipv4Addr::LOCALHOST);
+    const ASKER: Asker = Asker::V4(Ipv4Addr::LOCALHOST);
 
     #[tokio::test]
     async fn of_each_channel_the_last_change_counts() {

@@ -56,7 +56,9 @@ pub(super) enum Missed {
 /// Events that one client is given when it comes back, at most. Whoever missed more is told so.
 const MOST_MISSED: usize = 16_384;
 /// A pattern that matches no more channels than this finds them by their names.
-const FEW: usize = if cfg!(test) { 1 } else { 64 };
+const FEW: usize = if cfg!(test) { 1 } else { 1024 };
+/// Channels that are looked at for one pattern, at most: with more news than that there is a gap.
+const MOST_LOOKED_AT: usize = 32_768;
 
 impl History {
     /// `standing`: what is heard at all times.
@@ -108,8 +110,11 @@ impl History {
             }
             Filter::Pattern(pattern) => {
                 let newest = self.rings.newest_first(pattern);
-                let mut newer = newest.take_while(|(_, ring)| ring.is_after(sequence));
-                newer.all(|(channel, ring)| !pattern.matches(channel) || take(ring))
+                let newer = newest.take_while(|(_, ring)| ring.is_after(sequence)).enumerate();
+                newer.into_iter().all(|(looked_at, (channel, ring))| {
+                    let is_told = !pattern.matches(channel) || take(ring);
+                    is_told && looked_at < MOST_LOOKED_AT
+                })
             }
         });
         if !is_complete {

@@ -46,7 +46,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::core::{Arrival, HubSettings, Resume};
 pub use coverage::{Covered, Lingering};
-pub use demand::{Asker, Change, Demand, Ticket};
+pub use demand::{Asker, Change, Demand, NOBODY, Ticket};
 pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
 pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};

@@ -81,9 +81,14 @@ impl Core {
             reply.send(Covered { refused, ..Covered::default() }).unwrap_or_default();
             return;
         }
-        let (answered, gave_way) = self.coverage.want(filters, by, Instant::now(), reply);
-        self.refuse(&gave_way);
-        if let Some(answered) = answered {
+        let now = Instant::now();
+        let (gave_way, full) = self.coverage.make_room(filters, by, now);
+        self.turn_out(gave_way);
+        if let Some(full) = full {
+            reply.send(Covered { refused: vec![full], ..Covered::default() }).unwrap_or_default();
+            return;
+        }
+        if let Some(answered) = self.coverage.want(filters, by, now, reply) {
             self.answer(answered);
         }
     }
@@ -108,11 +113,14 @@ impl Core {
 
     /// Lets somebody in: interest, history and the start of live are one step.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { subscriber, mut filters, resume, snapshot, unreadable } = arrival;
-        let from = match self.crowded(&filters) {
-            Some(pattern) => {
+        let Arrival { subscriber, mut filters, by, resume, snapshot, unreadable } = arrival;
+        // Whoever was not answered in time comes in all the same.
+        let (gave_way, full) = self.coverage.make_room(&filters, by, Instant::now());
+        self.turn_out(gave_way);
+        let from = match full.or_else(|| self.crowded(&filters)) {
+            Some(filter) => {
                 filters = Arc::from([]);
-                StartFrom::Crowded(pattern)
+                StartFrom::Crowded(filter)
             }
             None => self.start_from(&filters, resume, snapshot),
         };
@@ -125,7 +133,7 @@ impl Core {
                     *count += 1;
                 }
             });
-            self.coverage.occupy(filter);
+            self.coverage.occupy(filter, by);
         }
         let join = Join { subscriber, filters, position: self.position(), from, unreadable };
         if let (Some(load), Some(out)) = (self.load.get_mut(shard), self.out.get_mut(shard)) {

@@ -44,8 +44,8 @@ pub(super) struct Shard {
     turns: Histogram,
     /// What the source listens to again, if it was lost.
     reconnected: Option<Reconnected>,
-    /// Up to where all subscribers have been looked at, of whom some are still to be told something
-    /// that all are told.
+    /// Where the walk over all subscribers goes on, if one is under way: it tells those who do not know
+    /// of the last loss, or of the stop.
     walk: Option<usize>,
     dirty: Vec<usize>,
     /// Those that have more to pass on, when others have had their turn.
@@ -54,8 +54,10 @@ pub(super) struct Shard {
     ended: Vec<usize>,
     /// What those who left listened to, until the hub has been told: one entry per subscriber gone.
     released: VecDeque<Arc<[Filter]>>,
+    /// When all were last looked at for somebody to shed.
+    last_look: Option<Instant>,
     /// Since when the node stops.
-    stopping: Option<Instant>,
+    stop_since: Option<Instant>,
 }
 
 /// See [`Delivery::Reconnected`].
@@ -70,6 +72,9 @@ const WALK: usize = 256;
 /// How long a subscriber may be behind before it is shed; at once beyond twice the bound.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// From one look at all subscribers for somebody to shed to the next.
+const PAUSE: Duration = Duration::from_millis(5);
+
 struct Entry {
     subscriber: Box<dyn Subscriber>,
     filters: Arc<[Filter]>,
@@ -77,7 +82,7 @@ struct Entry {
     /// The last event it was told, so that one that passes two of its filters is told once.
     last: u64,
     /// The last loss of the source it was told of, or where it began.
-    told: u64,
+    loss_told: u64,
     /// The bytes that waited for it when it was last asked.
     backlog: usize,
     /// Since when some have.
@@ -86,7 +91,9 @@ struct Entry {
     /// When the node stops: the moment this client is told.
     stop_at: Option<Instant>,
     /// Whether it knows of the stop.
-    stopping: bool,
+    knows_of_stop: bool,
+    /// Whether it is done and only has to be removed.
+    ended: bool,
 }
 
 impl Shard {
@@ -113,7 +120,8 @@ impl Shard {
             again: VecDeque::new(),
             ended: Vec::new(),
             released: VecDeque::new(),
-            stopping: None,
+            last_look: None,
+            stop_since: None,
         }
     }
 
@@ -146,12 +154,13 @@ impl Shard {
                         permit.send(Command::Depart { shard: self.index, filters });
                     }
                 }
-                () = &mut stop_requested, if self.stopping.is_none() => {
-                    self.stopping = Some(Instant::now());
+                () = &mut stop_requested, if self.stop_since.is_none() => {
+                    self.stop_since = Some(Instant::now());
                     self.walk = Some(0);
                 }
-                () = let_others_go_first(), if goes_on => self.walk_on(),
+                () = let_others_go_first(), if goes_on => {}
             }
+            self.walk_on();
             self.flush().await;
         }
     }
@@ -163,13 +172,13 @@ impl Shard {
                 Delivery::Join(join) => self.join(*join),
                 Delivery::Gap { filters, position } => {
                     let gap = |channels| Signal::Gap(Gap::reconnected(channels, position));
-                    self.tell(&filters, gap);
+                    self.tell(&filters, gap, turn).await;
                 }
                 Delivery::Reconnected { heard, position } => {
                     self.reconnected = Some(Reconnected { heard, position });
                     self.walk = Some(0);
                 }
-                Delivery::Refused(filters) => self.tell(&filters, Signal::Refused),
+                Delivery::Refused(filters) => self.tell(&filters, Signal::Refused, turn).await,
                 // There is room for the answer of each shard.
                 Delivery::Alive(reply) => reply.try_send(()).unwrap_or_default(),
             }
@@ -201,10 +210,10 @@ impl Shard {
         for key in from..to {
             let Some(entry) = self.subscribers.get_mut(key) else { continue };
             entry.hear_of(self.reconnected.as_ref(), now);
-            if let Some(since) = self.stopping.filter(|_| !entry.stopping) {
+            if let Some(since) = self.stop_since.filter(|_| !entry.knows_of_stop) {
                 // Each client gets a moment of its own within the drain, so that they do not all come
                 // back at once.
-                entry.stopping = true;
+                entry.knows_of_stop = true;
                 entry.stop_at = Some(since + self.drain.mul_f64(fastrand::f64() * 0.9));
             }
             entry.mark(key, &mut self.dirty);
@@ -220,12 +229,13 @@ impl Shard {
             filters: Arc::clone(&filters),
             deadline: None,
             last: 0,
-            told: position.sequence,
+            loss_told: position.sequence,
             backlog: 0,
             behind: None,
             dirty: false,
-            stop_at: self.stopping.map(|_| Instant::now()),
-            stopping: self.stopping.is_some(),
+            stop_at: self.stop_since.map(|_| Instant::now()),
+            knows_of_stop: self.stop_since.is_some(),
+            ended: false,
         };
         let key = self.subscribers.insert(entry);
         for filter in &*filters {
@@ -236,7 +246,12 @@ impl Shard {
     }
 
     /// Tells everybody who listens to some of `filters` which ones.
-    fn tell<'a>(&mut self, filters: &[Filter], signal: impl Fn(Vec<Filter>) -> Signal<'a>) {
+    async fn tell(
+        &mut self,
+        filters: &[Filter],
+        signal: impl Fn(Vec<Filter>) -> Signal<'static>,
+        turn: &mut Turn,
+    ) {
         let mut touched: HashMap<usize, Vec<Filter>> = HashMap::new();
         for filter in filters {
             for &mut key in self.topics.get_mut(filter).into_iter().flatten() {
@@ -245,12 +260,16 @@ impl Shard {
         }
         for (key, channels) in touched {
             self.signal(key, signal(channels));
+            turn.next().await;
         }
     }
 
     fn signal(&mut self, key: usize, signal: Signal<'_>) {
         if let Some(entry) = self.subscribers.get_mut(key) {
-            entry.subscriber.receive(signal, Instant::now());
+            let now = Instant::now();
+            // Before whatever comes after the loss.
+            entry.hear_of(self.reconnected.as_ref(), now);
+            entry.subscriber.receive(signal, now);
             entry.mark(key, &mut self.dirty);
         }
     }
@@ -295,14 +314,17 @@ impl Shard {
             }
         }
         drop(turn);
-        if self.budget.is_exceeded() {
+        if self.budget.is_exceeded() && self.last_look.is_none_or(|last| now - last >= PAUSE) {
+            self.last_look = Some(now);
             self.shed(now);
         }
         self.remove_ended(&mut Turn::new(&self.turns)).await;
     }
 
     fn flush_one(&mut self, key: usize, now: Instant) {
-        let Some(entry) = self.subscribers.get_mut(key) else { return };
+        let Some(entry) = self.subscribers.get_mut(key).filter(|entry| !entry.ended) else {
+            return;
+        };
         entry.dirty = false;
         let flow = entry.subscriber.flush(now);
         let backlog = if flow == Flow::Ended { 0 } else { entry.subscriber.backlog() };
@@ -312,12 +334,12 @@ impl Shard {
         match flow {
             Flow::Continue => entry.schedule(key, &mut self.deadlines),
             Flow::Again => {
+                entry.schedule(key, &mut self.deadlines);
                 entry.dirty = true;
                 self.again.push_back(key);
             }
             Flow::Ended => {
-                // It is not to be flushed again.
-                entry.dirty = true;
+                entry.ended = true;
                 self.ended.push(key);
             }
         }
@@ -384,10 +406,10 @@ impl Entry {
     /// Tells it that the source was lost, if it has not been told.
     fn hear_of(&mut self, reconnected: Option<&Reconnected>, now: Instant) {
         let Some(Reconnected { heard, position }) = reconnected else { return };
-        if self.told >= position.sequence {
+        if self.loss_told >= position.sequence {
             return;
         }
-        self.told = position.sequence;
+        self.loss_told = position.sequence;
         let is_heard = |filter: &&Filter| heard.iter().any(|pattern| pattern.covers(filter));
         let channels: Vec<_> = self.filters.iter().filter(is_heard).cloned().collect();
         if !channels.is_empty() {
@@ -396,7 +418,7 @@ impl Entry {
     }
 
     fn mark(&mut self, key: usize, dirty: &mut Vec<usize>) {
-        if !self.dirty {
+        if !self.dirty && !self.ended {
             self.dirty = true;
             dirty.push(key);
         }

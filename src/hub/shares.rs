@@ -32,6 +32,11 @@ impl<T: Ord> Shares<T> {
         Some((*by, self.own.get(by)?.first()?))
     }
 
+    /// How many things `by` has.
+    pub(super) fn count(&self, by: Asker) -> usize {
+        self.own.get(&by).map_or(0, BTreeSet::len)
+    }
+
     fn change(&mut self, by: Asker, change: impl FnOnce(&mut BTreeSet<T>) -> bool) {
         let own = self.own.entry(by).or_default();
         self.most.remove(&(own.len(), by));

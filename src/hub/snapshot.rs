@@ -3,7 +3,8 @@
 //! Bounded in bytes and age; the channels that have been silent longest go first, so a million
 //! finished jobs do not stay.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -61,8 +62,9 @@ pub struct Told {
     pub ends: Vec<Arc<Event>>,
     /// Bytes of JSON in all of them.
     pub bytes: usize,
-    /// Their frames without an id, if many may be told the same.
-    frames: Vec<FrameCache>,
+    /// Their frames without an id, once more than one is told.
+    frames: OnceLock<Box<[FrameCache]>>,
+    is_shared: AtomicBool,
 }
 
 impl Known {
@@ -70,6 +72,7 @@ impl Known {
     pub fn told(&self, shape: &dyn Shape) -> Arc<Told> {
         let mut told = self.told.lock();
         if let Some((_, told)) = told.iter().find(|(of, _)| *of == shape.id()) {
+            told.is_shared.store(true, Ordering::Relaxed);
             return Arc::clone(told);
         }
         let new = Arc::new(Told::new(&self.last, shape));
@@ -83,9 +86,7 @@ impl Told {
         let told = last.iter().filter_map(|last| last.for_stream(shape));
         let mut events: Vec<_> = told.cloned().collect();
         events.sort_by_key(|event| event.position.sequence);
-        let many = if events.len() > 1 { events.len() } else { 0 };
-        let frames = std::iter::repeat_with(FrameCache::default).take(many).collect();
-        let mut told = Self { ends: Vec::new(), bytes: 0, frames, events };
+        let mut told = Self::of(events);
         for event in &told.events {
             let Some(shaped) = event.shaped(shape) else { continue };
             told.bytes += shaped.json.len();
@@ -96,16 +97,24 @@ impl Told {
 
     /// The frame without an id of one of them, made by `encode` if nobody asked for it before.
     pub fn frame(&self, index: usize, variant: Variant, encode: impl FnOnce() -> Frame) -> Frame {
-        match self.frames.get(index) {
+        if !self.is_shared.load(Ordering::Relaxed) {
+            return encode();
+        }
+        let all = || self.events.iter().map(|_| FrameCache::default()).collect();
+        match self.frames.get_or_init(all).get(index) {
             Some(cache) => cache.get(variant, encode),
             None => encode(),
         }
     }
 
+    fn of(events: Vec<Arc<Event>>) -> Self {
+        let (frames, is_shared) = (OnceLock::new(), AtomicBool::new(false));
+        Self { ends: Vec::new(), bytes: 0, frames, is_shared, events }
+    }
+
     /// One that tells one event and no end.
     pub fn one(event: &Arc<Event>) -> Arc<Self> {
-        let events = vec![Arc::clone(event)];
-        Arc::new(Self { events, ends: Vec::new(), bytes: 0, frames: Vec::new() })
+        Arc::new(Self::of(vec![Arc::clone(event)]))
     }
 }
 

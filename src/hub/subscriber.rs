@@ -92,7 +92,7 @@ pub enum StartFrom {
     },
     /// The client's position cannot be honoured: a gap, then what is known last, oldest first.
     Broken(Gap, Arc<Known>),
-    /// It gets nothing: there are too many patterns like this one of its own.
+    /// It gets nothing: there are too many patterns like this one of its own, or no room for this channel.
     Crowded(Filter),
 }
 

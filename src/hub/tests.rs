@@ -147,7 +147,14 @@ impl Machine {
         let recorder = Recorder::default();
         let subscriber = Box::new(recorder.clone());
         let unreadable = Vec::new();
-        self.core.arrive(Arrival { subscriber, filters, resume, snapshot: true, unreadable });
+        self.core.arrive(Arrival {
+            subscriber,
+            filters,
+            by: NOBODY,
+            resume,
+            snapshot: true,
+            unreadable,
+        });
         self.collect();
         recorder
     }
@@ -261,6 +268,7 @@ async fn no_gap_and_nothing_twice_over_tasks() {
             let subscriber = Box::new(recorder.clone());
             let arrival = Arrival {
                 subscriber,
+                by: NOBODY,
                 filters: Arc::clone(&filters),
                 resume: Resume::Fresh,
                 snapshot: false,

@@ -50,7 +50,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.seconds.observe(self.began.elapsed().as_secs_f64());
+        if self.items > 0 {
+            self.seconds.observe(self.began.elapsed().as_secs_f64());
+        }
     }
 }
 

@@ -126,7 +126,8 @@ impl Outbox {
     fn push_over(&mut self, outgoing: Outgoing, weight: usize, shape: &dyn Shape) -> Pushed {
         self.add(outgoing, weight);
         let conflated = self.keep_newest(shape);
-        if self.bytes <= self.settings.bytes || self.queue.len() == 1 {
+        self.behind = self.behind.min(self.bytes);
+        if self.bytes <= self.settings.bytes + self.behind || self.queue.len() == 1 {
             return Pushed::Conflated(conflated);
         }
         // Too many channels: the client resumes from what it has read.
@@ -139,7 +140,7 @@ impl Outbox {
 
     /// What was pushed so far is followed by what is known last, and then by what is pushed from now on.
     pub(super) fn begin_with(&mut self, told: Arc<Told>, position: Position) {
-        let bytes = told.bytes + told.events.len() * Outgoing::OVERHEAD;
+        let bytes = snapshot_weight(&told);
         self.bytes += bytes;
         self.replayed += bytes;
         self.events += told.events.len();
@@ -156,7 +157,12 @@ impl Outbox {
     pub fn pop(&mut self, shape: &dyn Shape) -> Option<Outgoing> {
         let outgoing = self.next()?;
         self.events -= usize::from(is_event(&outgoing));
-        let weight = outgoing.weight(shape);
+        let weight = match &outgoing {
+            // The list is held as a whole until its last is taken.
+            Outgoing::Snapshot { .. } if self.snapshot.is_some() => 0,
+            Outgoing::Snapshot { told, .. } => snapshot_weight(told),
+            other => other.weight(shape),
+        };
         self.bytes -= weight;
         // What the client begins with stands in front.
         let was_beginning = self.replayed > 0;
@@ -279,6 +285,10 @@ impl Outbox {
             run = rest;
         }
     }
+}
+
+fn snapshot_weight(told: &Told) -> usize {
+    told.bytes + told.events.len() * Outgoing::OVERHEAD
 }
 
 fn is_event(outgoing: &Outgoing) -> bool {

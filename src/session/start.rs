@@ -83,7 +83,9 @@ impl<S: Sink> Session<S> {
             StartFrom::Crowded(pattern) => {
                 self.connected(&begun, now);
                 self.say(
-                    Outgoing::Error(format!("Too many patterns that overlap: {pattern}")),
+                    Outgoing::Error(format!(
+                        "Too many channels or patterns like this one: {pattern}"
+                    )),
                     now,
                 );
                 self.close(CloseReason::Refused, now);

@@ -13,11 +13,10 @@
 //! one step later. No I/O.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
 
 use super::turns::Turns;
 use crate::event::Channel;
-use crate::hub::{Asker, Change, Ticket};
+use crate::hub::{Asker, Change, NOBODY, Ticket};
 
 /// Channels in one command: few enough for its confirmations to stay far below the 32 MB at which
 /// Redis cuts a subscriber, and for the messages of others to come in between.
@@ -196,7 +195,7 @@ impl Subscriptions {
             let Some(subscription) = self.channels.get_mut(&channel) else { continue };
             subscription.state = State::Off;
             if subscription.wanted.is_some() {
-                let by = subscription.by.unwrap_or(Asker::V4(Ipv4Addr::UNSPECIFIED));
+                let by = subscription.by.unwrap_or(NOBODY);
                 self.new.push(by, channel);
             } else {
                 self.channels.remove(&channel);

@@ -115,7 +115,7 @@ impl Shape for DeclaredShape {
         let Some(decisive) = Payload::of(&fields) else { return plain };
         let rules = self.ends.iter().enumerate().filter(|(_, rule)| rule.is_for(channel));
         let rules: Rules = rules.map(|(number, _)| number).collect();
-        let verdict = self.verdicts.get((rules, &decisive), || {
+        let verdict = self.verdicts.get(((rules, job::is_of_tasks(channel)), &decisive), || {
             let event = Event::new(channel.clone(), decisive.clone(), Epoch::random().at(0));
             let Some(shaped) = event.shaped(self) else {
                 return Verdict { is_shown: false, ..plain };

@@ -135,7 +135,7 @@ impl Socket {
                 }
                 return Passed::All;
             }
-            if done == WRITES && self.rest.is_empty() {
+            if done >= WRITES {
                 self.set_reading(Reading::KeepsUp);
                 return Passed::More;
             }

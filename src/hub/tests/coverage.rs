@@ -30,6 +30,7 @@ impl House {
         let recorder = Recorder::default();
         let arrival = Arrival {
             subscriber: Box::new(recorder.clone()),
+            by: NOBODY,
             filters: filters(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()),
             resume: Resume::Fresh,
             snapshot: false,
@@ -336,6 +337,7 @@ async fn whoever_has_left_is_not_let_in_and_too_many_overlapping_patterns_are_no
         recorder.0.lock().left = left;
         core.openings.push(Opening::Arrive(Box::new(Arrival {
             subscriber: Box::new(recorder),
+            by: NOBODY,
             filters: filters(&[text.to_owned()]),
             resume: Resume::Fresh,
             snapshot: true,
@@ -362,4 +364,42 @@ async fn whoever_has_left_is_not_let_in_and_too_many_overlapping_patterns_are_no
         assert!(matches!(start(arrive(&mut core, text, false)), StartFrom::Snapshot(_)), "{text}");
     }
     assert_eq!(core.subscribers(), 68);
+}
+
+#[tokio::test]
+async fn a_gap_of_one_channel_does_not_overtake_that_of_a_pattern() {
+    let house = House::new().await;
+    let mut all = Vec::new();
+    for _ in 0..2000 {
+        all.push(house.arrive(&["asked:1", "standing:*"]).await);
+    }
+    let wanted = house.wanted();
+    house.inlet.lost("test").await.unwrap();
+    house.inlet.connected(Vec::new()).await.unwrap();
+    house.inlet.live(wanted).await.unwrap();
+    for one in &all {
+        wait_until(|| one.0.lock().gaps.len() == 2).await;
+        assert_eq!(one.0.lock().gaps, [gap(&["standing:*"]), gap(&["asked:1"])]);
+    }
+    house.stop.abort();
+}
+
+#[tokio::test]
+async fn what_two_have_asked_for_is_given_back_when_it_gives_way() {
+    let (mut core, demand) = bounded(10, 3);
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let x = Channel::new("x").unwrap();
+    let _first = cover(&mut core, &names(&["x", "y", "z"]), 1);
+    // The source has taken it.
+    assert!(demand.tickets()[&x].is_some());
+    let _second = cover(&mut core, &names(&["x"]), 2);
+    // It counts for whoever has less now, so another channel of the first gives way.
+    let _third = cover(&mut core, &names(&["honest"]), 3);
+    let changes = demand.tickets();
+    assert_eq!(changes[&Channel::new("y").unwrap()], None);
+    assert!(changes[&x].is_some(), "{changes:?}");
+    let _fourth = cover(&mut core, &names(&["z", "w"]), 4);
+    let changes = demand.tickets();
+    let left: Vec<_> = changes.iter().filter(|(_, wanted)| wanted.is_none()).collect();
+    assert_eq!(left.len(), 1, "whatever gave way is given back: {changes:?}");
 }

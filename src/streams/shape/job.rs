@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{number, string};
-use crate::event::{Event, Fields, timestamp};
+use crate::event::{Channel, Event, Fields, timestamp};
 
 /// What `status`, `stage` and `progress` are made of.
 pub(super) const MADE_OF: &[&str] = &["status", "stage", "progress"];
@@ -25,11 +25,16 @@ pub(super) struct Job<'a> {
     is_task: bool,
 }
 
+/// Whether what comes of `channel` are reports of tasks, which count their progress in percent.
+pub(super) fn is_of_tasks(channel: &Channel) -> bool {
+    channel.as_str().starts_with("task_progress:")
+}
+
 impl<'a> Job<'a> {
     pub(super) fn read(event: &'a Event) -> Option<Self> {
         let fields = event.payload.fields()?;
-        let (kind, suffix) = event.channel.as_str().split_once(':').unwrap_or_default();
-        let is_task = kind == "task_progress";
+        let (_, suffix) = event.channel.as_str().split_once(':').unwrap_or_default();
+        let is_task = is_of_tasks(&event.channel);
         let text = |name: &str| fields.get(name).and_then(string);
         let id = ["jobId", "job_id", "task_id"].iter().find_map(|name| fields.get(name));
         let id =

@@ -11,25 +11,29 @@ const MOST: usize = 1024;
 /// Longer fields are not remembered.
 const BYTES: usize = 256;
 
-/// What is remembered of one shape: for the rules that are for a channel, and fields as they are written.
+/// What else than the fields a verdict hangs on: the rules that are for the channel, and whether the channel
+/// is one of tasks, whose reports count in percent.
+pub(super) type Kind = (Rules, bool);
+
+/// What is remembered of one shape: for each kind of channel, by the fields as they are written.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts(Mutex<HashMap<Rules, HashMap<Box<str>, Verdict>>>);
+pub(super) struct Verdicts(Mutex<HashMap<Kind, HashMap<Box<str>, Verdict>>>);
 
 impl Verdicts {
     /// What `fields` mean where `rules` count; `find` finds out.
     pub(super) fn get(
         &self,
-        (rules, fields): (Rules, &Payload),
+        (kind, fields): (Kind, &Payload),
         find: impl FnOnce() -> Verdict,
     ) -> Verdict {
         let fields = fields.as_str();
-        if let Some(known) = self.0.lock().get(&rules).and_then(|known| known.get(fields)) {
+        if let Some(known) = self.0.lock().get(&kind).and_then(|known| known.get(fields)) {
             return *known;
         }
         let verdict = find();
         if fields.len() <= BYTES {
             let mut known = self.0.lock();
-            let known = known.entry(rules).or_default();
+            let known = known.entry(kind).or_default();
             if known.len() == MOST {
                 known.clear();
             }

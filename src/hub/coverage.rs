@@ -188,7 +188,8 @@ impl Coverage {
     }
 
     /// Sees to it that there is room for what `filters` name: idle channels give way, and then those of
-    /// whoever has most. Also returned: a channel for which there is no room, because that is `by`.
+    /// whoever has most, as long as that is not `by`, with these. Also returned: a channel for which there
+    /// is no room; then only idle ones gave way.
     pub(super) fn make_room(
         &mut self,
         filters: &[Filter],
@@ -196,37 +197,31 @@ impl Coverage {
         now: Instant,
     ) -> (GaveWay, Option<Filter>) {
         let mut gave_way = GaveWay::default();
-        let mut asked = self.asked.len();
-        for filter in filters {
-            let Some(channel) = filter.exact() else { continue };
-            if self.asked.contains_key(channel) || self.is_matched(channel) {
-                continue;
-            }
-            asked += 1;
-            if asked > self.linger.demand {
-                asked -= 1;
-                if !self.one_gives_way(by, now, &mut gave_way) {
-                    return (gave_way, Some(filter.clone()));
-                }
-            }
+        let is_new = |filter: &&Filter| {
+            let is_new = |channel| !self.asked.contains_key(channel) && !self.is_matched(channel);
+            filter.exact().is_some_and(is_new)
+        };
+        let new: Vec<_> = filters.iter().filter(is_new).collect();
+        let over = |known: usize| (known + new.len()).saturating_sub(self.linger.demand);
+        let mut over = over(self.asked.len());
+        while over > 0
+            && let Some((_, channel)) =
+                self.idle.oldest_of_most().filter(|(left, _)| now - *left >= ARRIVING)
+        {
+            self.let_go(&channel.clone());
+            over -= 1;
+        }
+        let left_to_most = self.shares.most().saturating_sub(over);
+        if over > 0 && self.shares.count(by) + new.len() > left_to_most {
+            return (gave_way, new.last().map(|&filter| filter.clone()));
+        }
+        for _ in 0..over {
+            let Some((_, channel)) = self.shares.of_most() else { break };
+            let channel = channel.clone();
+            self.turn_out(&channel, &mut gave_way);
+            self.demand.remove(channel);
         }
         (gave_way, None)
-    }
-
-    fn one_gives_way(&mut self, by: Asker, now: Instant, gave_way: &mut GaveWay) -> bool {
-        let idle = self.idle.oldest_of_most().filter(|(left, _)| now - *left >= ARRIVING);
-        if let Some((_, channel)) = idle {
-            self.let_go(&channel.clone());
-            return true;
-        }
-        let Some((most, channel)) = self.shares.of_most().filter(|(most, _)| *most != by) else {
-            return false;
-        };
-        tracing::debug!(%channel, %most, "too many channels on demand");
-        let channel = channel.clone();
-        self.turn_out(&channel, gave_way);
-        self.demand.remove(channel);
-        true
     }
 
     /// Asks the source for what does not stand. Nothing comes of it if the source is away: nobody

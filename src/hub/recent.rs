@@ -77,10 +77,10 @@ impl<T> Recent<T> {
     }
 
     /// Those that `pattern` may match, and others of the same groups, the newest first.
-    pub(super) fn newest_first(
-        &self,
-        pattern: &ChannelPattern,
-    ) -> impl Iterator<Item = (&Channel, &T)> {
+    pub(super) fn newest_first<'a>(
+        &'a self,
+        pattern: &'a ChannelPattern,
+    ) -> impl Iterator<Item = (&'a Channel, &'a T)> {
         let groups = self.overlapping(pattern);
         let mut rest: Vec<_> = groups.map(|group| group.channels.iter().rev().peekable()).collect();
         std::iter::from_fn(move || {
@@ -112,12 +112,16 @@ impl<T> Recent<T> {
     }
 
     /// The groups that may hold a channel that `pattern` matches.
-    fn overlapping(&self, pattern: &ChannelPattern) -> impl Iterator<Item = &Group<T>> {
+    fn overlapping<'a>(
+        &'a self,
+        pattern: &'a ChannelPattern,
+    ) -> impl Iterator<Item = &'a Group<T>> {
         let mut own = self.groups.iter().filter_map(|group| group.pattern.as_ref());
         let stands = own.any(|own| own.contains(pattern));
-        let (prefix, groups) = (pattern.prefix().to_owned(), self.groups.iter());
+        let (prefix, groups) = (pattern.prefix(), self.groups.iter());
         groups.filter(move |group| match &group.pattern {
-            Some(own) => own.prefix().starts_with(&prefix) || prefix.starts_with(own.prefix()),
+            Some(own) if own.prefix() == own.as_str() => pattern.matches_name(own.as_str()),
+            Some(own) => own.prefix().starts_with(prefix) || prefix.starts_with(own.prefix()),
             None => !stands,
         })
     }

@@ -32,6 +32,11 @@ impl<T: Ord> Shares<T> {
         Some((*by, self.own.get(by)?.first()?))
     }
 
+    /// How many things who has most has.
+    pub(super) fn most(&self) -> usize {
+        self.most.last().map_or(0, |(count, _)| *count)
+    }
+
     /// How many things `by` has.
     pub(super) fn count(&self, by: Asker) -> usize {
         self.own.get(&by).map_or(0, BTreeSet::len)

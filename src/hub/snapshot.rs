@@ -524,7 +524,7 @@ mod tests {
             room in 1_usize..8,
         ) {
             let one = event(1, "a:x1", "1").weight();
-            let standing = ["a:*", "b:x*", "b:*"].map(|text| ChannelPattern::new(text).unwrap());
+            let standing = ["a:*", "b:x*", "b:z", "b:*"].map(|text| ChannelPattern::new(text).unwrap());
             let bounds = SnapshotBounds {
                 bytes: channels * one,
                 age: Duration::MAX,

@@ -309,6 +309,15 @@ impl StreamSettings {
                            for no other";
             faults.push(Fault::new(format!("{at}.text"), message));
         }
+        // What is kept for late joiners hangs on the channels that are declared.
+        let kept = [
+            ("key", self.key.is_some()),
+            ("text", self.text.is_some()),
+            ("history", self.history.is_some()),
+        ];
+        for (key, _) in kept.iter().filter(|(_, is_set)| *is_set && self.channels_from.is_some()) {
+            faults.push(Fault::new(format!("{at}.{key}"), "only together with channels"));
+        }
         if !self.deny.is_empty() && self.channels_from.is_none() {
             faults.push(Fault::new(format!("{at}.deny"), "only together with channels_from"));
         }

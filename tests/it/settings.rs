@@ -288,6 +288,7 @@ fn what_makes_no_sense_is_refused() {
         ("[limits]\nheld = 0", "limits.held"),
         ("[redis]\npatterns = [\"a b\"]", "redis.patterns"),
         ("[redis]\npatterns = [\"\"]", "redis.patterns"),
+        ("[stream.any]\nkey = \"x\"", "stream.any.key"),
         ("[redis]\nbackoff_least = \"5s\"", "redis.backoff_least"),
         ("[redis.snapshot_keys]\n\"a*b*\" = \"c*\"", "redis.snapshot_keys.a*b*"),
         (&mine(""), "stream.mine.channels"),

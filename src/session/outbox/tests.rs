@@ -144,6 +144,28 @@ fn what_a_client_begins_with_is_whole_and_then_it_may_catch_up_but_fall_no_furth
 }
 
 #[test]
+fn a_state_that_is_behind_keeps_the_newest_of_each_channel() {
+    let shape = &**SHAPE;
+    let mut outbox = Outbox::new(OutboxSettings { class: DeliveryClass::State, bytes: BOUND });
+    let said = |channel: usize| {
+        let payload = Payload::parse(b"{}", 9).unwrap();
+        let channel = Channel::new(&format!("c{channel}")).unwrap();
+        Outgoing::Event(Arc::new(Event::new(channel, payload, Epoch::random().at(1))))
+    };
+    let many = 3 * BOUND / said(0).weight(shape);
+    outbox.replay(true);
+    outbox.push(said(0), shape);
+    outbox.replay(false);
+    assert!((0..many).all(|channel| outbox.push(said(channel), shape) == Pushed::Kept));
+    outbox.pop(shape).unwrap();
+    // One channel after the other is hot, and each is one of those that wait.
+    for n in 0..10 * many {
+        let pushed = outbox.push(said(n / 100 % many), shape);
+        assert!(matches!(pushed, Pushed::Kept | Pushed::Conflated(_)), "{n}: {pushed:?}");
+    }
+}
+
+#[test]
 fn gaps_have_no_room_beyond_the_bound() {
     let shape = &**SHAPE;
     for class in [DeliveryClass::Log, DeliveryClass::Text, DeliveryClass::State] {

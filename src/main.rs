@@ -31,8 +31,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let settings = cli.settings()?;
     let fault = |error: std::io::Error| Failure::Fault(error.to_string());
     http::choose_cryptography();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fault)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("doors")
+        .on_thread_start(step_back)
+        .enable_all()
+        .build()
+        .map_err(fault)?;
     let engine = tokio::runtime::Builder::new_multi_thread()
         .thread_name("engine")
         .enable_all()
@@ -53,6 +57,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
     engine.shutdown_background();
     runtime.shutdown_background();
     done
+}
+
+/// Lets the threads of the engine go first: when requests take all processors, events do not wait.
+fn step_back() {
+    const BACK: i32 = 5;
+    // Where the system does not allow it, all threads are alike.
+    rustix::process::nice(BACK).map(drop).unwrap_or_default();
 }
 
 async fn serve(settings: Settings, engine: &Handle, with_demo: bool) -> Result<(), Failure> {

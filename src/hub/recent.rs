@@ -1,10 +1,8 @@
 //! Channels in the order in which they were published to last, and by name: so that what is newest is
 //! found without looking at the rest, and so is what is called alike.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
-
-use hashlink::LinkedHashMap;
 
 use crate::event::{Channel, ChannelPattern};
 
@@ -15,29 +13,31 @@ pub(super) struct Recent<T> {
     /// matches, and at the end one for the rest. Clients ask for such patterns, and each finds its own
     /// channels without those of others in between.
     groups: Vec<Group<T>>,
-    names: BTreeSet<Channel>,
     /// How often a channel was touched so far.
     touches: u64,
 }
 
+/// Trees and no hash tables: those would now and then be built anew while everybody waits.
 #[derive(Debug)]
 struct Group<T> {
     /// `None`: whatever matches no pattern.
     pattern: Option<ChannelPattern>,
-    /// The one touched longest ago first, each with the number of its touch.
-    channels: LinkedHashMap<Channel, (u64, T)>,
+    /// Each with the number of its touch.
+    by_name: BTreeMap<Channel, (u64, T)>,
+    by_touch: BTreeMap<u64, Channel>,
 }
 
 impl<T> Recent<T> {
     /// `standing`: what is heard at all times.
     pub(super) fn new(standing: &[ChannelPattern]) -> Self {
         let patterns = standing.iter().cloned().map(Some).chain([None]);
-        let group = |pattern| Group { pattern, channels: LinkedHashMap::new() };
-        Self { groups: patterns.map(group).collect(), names: BTreeSet::new(), touches: 0 }
+        let group =
+            |pattern| Group { pattern, by_name: BTreeMap::new(), by_touch: BTreeMap::new() };
+        Self { groups: patterns.map(group).collect(), touches: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.names.len()
+        self.groups.iter().map(|group| group.by_name.len()).sum()
     }
 
     pub(super) fn contains(&self, channel: &Channel) -> bool {
@@ -46,34 +46,33 @@ impl<T> Recent<T> {
 
     pub(super) fn get(&self, channel: &Channel) -> Option<&T> {
         let group = self.groups.iter().find(|group| group.is_for(channel))?;
-        group.channels.get(channel).map(|(_, entry)| entry)
+        group.by_name.get(channel).map(|(_, entry)| entry)
     }
 
     /// The entry of `channel`, which is the newest from here on. `new`: what it is if there was none.
     pub(super) fn touch(&mut self, channel: &Channel, new: impl FnOnce() -> T) -> Option<&mut T> {
         self.touches += 1;
         let group = self.groups.iter_mut().find(|group| group.is_for(channel))?;
-        if !group.channels.contains_key(channel) {
-            group.channels.insert(channel.clone(), (0, new()));
-            self.names.insert(channel.clone());
-        }
-        let (touch, entry) = group.channels.to_back(channel)?;
+        let (touch, entry) = group.by_name.entry(channel.clone()).or_insert_with(|| (0, new()));
+        let known = group.by_touch.remove(touch);
+        group.by_touch.insert(self.touches, known.unwrap_or_else(|| channel.clone()));
         *touch = self.touches;
         Some(entry)
     }
 
     /// The channel that was touched longest ago.
     pub(super) fn oldest(&self) -> Option<(&Channel, &T)> {
-        let (_, channel, entry) = self.fronts().min_by_key(|(touch, ..)| *touch)?;
-        Some((channel, entry))
+        let group = self.groups.iter().filter(|group| !group.by_touch.is_empty());
+        let group = group.min_by_key(|group| group.by_touch.first_key_value().map(|(n, _)| *n))?;
+        let (_, channel) = group.by_touch.first_key_value()?;
+        group.by_name.get(channel).map(|(_, entry)| (channel, entry))
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<(Channel, T)> {
-        let fronts = self.groups.iter_mut().filter(|group| !group.channels.is_empty());
-        let touch = |group: &&mut Group<T>| group.channels.front().map(|(_, (touch, _))| *touch);
-        let (channel, (_, entry)) = fronts.min_by_key(touch)?.channels.pop_front()?;
-        self.names.remove(&channel);
-        Some((channel, entry))
+        let group = self.groups.iter_mut().filter(|group| !group.by_touch.is_empty());
+        let group = group.min_by_key(|group| group.by_touch.first_key_value().map(|(n, _)| *n))?;
+        let (_, channel) = group.by_touch.pop_first()?;
+        group.by_name.remove(&channel).map(|(_, entry)| (channel, entry))
     }
 
     /// Those that `pattern` may match, and others of the same groups, the newest first.
@@ -82,23 +81,29 @@ impl<T> Recent<T> {
         pattern: &'a ChannelPattern,
     ) -> impl Iterator<Item = (&'a Channel, &'a T)> {
         let groups = self.overlapping(pattern);
-        let mut rest: Vec<_> = groups.map(|group| group.channels.iter().rev().peekable()).collect();
+        let mut rest: Vec<_> =
+            groups.map(|group| (group, group.by_touch.iter().rev().peekable())).collect();
         std::iter::from_fn(move || {
-            let touches = rest.iter_mut().map(|group| group.peek().map(|(_, (touch, _))| *touch));
-            let (newest, _) = touches.enumerate().max_by_key(|(_, touch)| *touch)?;
-            rest.get_mut(newest)?.next().map(|(channel, (_, entry))| (channel, entry))
+            let numbers = rest.iter_mut().map(|(_, touched)| touched.peek().map(|(n, _)| **n));
+            let (newest, _) = numbers.enumerate().max_by_key(|(_, touch)| *touch)?;
+            let (group, touched) = rest.get_mut(newest)?;
+            let (_, channel) = touched.next()?;
+            group.by_name.get(channel).map(|(_, entry)| (channel, entry))
         })
     }
 
-    /// Those that `pattern` matches, by name.
+    /// Those that `pattern` matches, by name in each group.
     pub(super) fn named<'a>(
         &'a self,
         pattern: &'a ChannelPattern,
     ) -> impl Iterator<Item = (&'a Channel, &'a T)> {
         let prefix = pattern.prefix();
-        let alike = self.names.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let alike = alike.take_while(move |name| name.as_str().starts_with(prefix));
-        alike.filter(|name| pattern.matches(name)).filter_map(|name| Some((name, self.get(name)?)))
+        let alike = self.overlapping(pattern).flat_map(move |group| {
+            let from = group.by_name.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+            from.take_while(move |(name, _)| name.as_str().starts_with(prefix))
+        });
+        let matching = alike.filter(|(name, _)| pattern.matches(name));
+        matching.map(|(name, (_, entry))| (name, entry))
     }
 
     /// How many `pattern` matches; no more than `most` are counted, unless that costs nothing.
@@ -106,7 +111,7 @@ impl<T> Recent<T> {
         let is_within =
             |group: &Group<T>| group.pattern.as_ref().is_some_and(|own| pattern.contains(own));
         if self.overlapping(pattern).all(is_within) {
-            return self.overlapping(pattern).map(|group| group.channels.len()).sum();
+            return self.overlapping(pattern).map(|group| group.by_name.len()).sum();
         }
         self.named(pattern).take(most).count()
     }
@@ -124,11 +129,6 @@ impl<T> Recent<T> {
             Some(own) => own.prefix().starts_with(prefix) || prefix.starts_with(own.prefix()),
             None => !stands,
         })
-    }
-
-    fn fronts(&self) -> impl Iterator<Item = (u64, &Channel, &T)> {
-        let fronts = self.groups.iter().filter_map(|group| group.channels.front());
-        fronts.map(|(channel, (touch, entry))| (*touch, channel, entry))
     }
 }
 

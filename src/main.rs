@@ -37,14 +37,20 @@ fn run(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(fault)?;
-    let engine = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("engine")
-        .enable_all()
-        .build()
-        .map_err(fault)?;
-    let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => runtime.block_on(serve(settings, engine.handle(), false)),
-        Command::Demo => runtime.block_on(serve(settings, engine.handle(), true)),
+    match cli.command.unwrap_or(Command::Serve) {
+        command @ (Command::Serve | Command::Demo) => {
+            let engine = tokio::runtime::Builder::new_multi_thread()
+                .thread_name("engine")
+                .enable_all()
+                .build()
+                .map_err(fault)?;
+            let with_demo = matches!(command, Command::Demo);
+            let done = runtime.block_on(serve(settings, engine.handle(), with_demo));
+            // What still runs is not waited for: the drain has.
+            engine.shutdown_background();
+            runtime.shutdown_background();
+            done
+        }
         Command::Check { explain, connect } => {
             cli::check(&settings, explain.as_deref())?;
             if connect { runtime.block_on(cli::connect(&settings)) } else { Ok(()) }
@@ -52,11 +58,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish { channel, json, url } => {
             runtime.block_on(cli::publish(&settings, &channel, &json, url.as_deref()))
         }
-    };
-    // What still runs is not waited for: the drain has.
-    engine.shutdown_background();
-    runtime.shutdown_background();
-    done
+    }
 }
 
 /// Lets the threads of the engine go first: when requests take all processors, events do not wait.

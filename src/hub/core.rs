@@ -377,8 +377,7 @@ impl Core {
 
     /// Does one thing of what can wait a little. Returns whether there was any.
     pub(super) fn work(&mut self) -> bool {
-        let looked = (0..LOOKS).fold(false, |looked, _| looked | self.look_at_one());
-        self.open_one() | self.expire_one() | self.tell_one_drop() | looked
+        self.open_one() | self.expire_one() | self.tell_one_drop() | self.look_at_some()
     }
 
     fn expire_one(&mut self) -> bool {
@@ -395,16 +394,17 @@ impl Core {
         due.map(|channel| self.tell_drop(channel)).is_some()
     }
 
-    /// Looks at one of the channels that somebody listens to by name, from the last to the first: what is
+    /// Looks at some of the channels that somebody listens to by name, from the last to the first: what is
     /// added meanwhile stands behind, and what is removed gives its place to one that was looked at.
-    fn look_at_one(&mut self) -> bool {
+    fn look_at_some(&mut self) -> bool {
         let Some((_, left, found)) = &mut self.chores.asking else { return false };
-        *left = (*left).min(self.interest.exact_len());
-        if let Some(last) = left.checked_sub(1) {
-            *left = last;
-            let channel = self.interest.exact_at(last);
-            found.extend(channel.filter(|channel| self.coverage.is_matched(channel)).cloned());
-        } else if let Some((reply, _, found)) = self.chores.asking.take() {
+        let to = (*left).min(self.interest.exact_len());
+        *left = to.saturating_sub(LOOKS);
+        let channels = (*left..to).filter_map(|place| self.interest.exact_at(place));
+        found.extend(channels.filter(|channel| self.coverage.is_matched(channel)).cloned());
+        if *left == 0
+            && let Some((reply, _, found)) = self.chores.asking.take()
+        {
             reply.send(found).unwrap_or_default();
         }
         true

@@ -197,13 +197,15 @@ impl Coverage {
         now: Instant,
     ) -> (GaveWay, Option<Filter>) {
         let mut gave_way = GaveWay::default();
+        if self.asked.len() + filters.len() <= self.linger.demand {
+            return (gave_way, None);
+        }
         let is_new = |filter: &&Filter| {
             let is_new = |channel| !self.asked.contains_key(channel) && !self.is_matched(channel);
             filter.exact().is_some_and(is_new)
         };
         let new: Vec<_> = filters.iter().filter(is_new).collect();
-        let over = |known: usize| (known + new.len()).saturating_sub(self.linger.demand);
-        let mut over = over(self.asked.len());
+        let mut over = (self.asked.len() + new.len()).saturating_sub(self.linger.demand);
         while over > 0
             && let Some((_, channel)) =
                 self.idle.oldest_of_most().filter(|(left, _)| now - *left >= ARRIVING)
@@ -216,8 +218,7 @@ impl Coverage {
             return (gave_way, new.last().map(|&filter| filter.clone()));
         }
         for _ in 0..over {
-            let Some((_, channel)) = self.shares.of_most() else { break };
-            let channel = channel.clone();
+            let Some(channel) = self.shares.of_most().cloned() else { break };
             self.turn_out(&channel, &mut gave_way);
             self.demand.remove(channel);
         }

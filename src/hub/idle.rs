@@ -45,7 +45,7 @@ impl Idle {
 
     /// The one that has been idle longest of those who have left most behind.
     pub(super) fn oldest_of_most(&self) -> Option<(Instant, &Channel)> {
-        let (_, left) = self.by_asker.of_most()?;
+        let left = self.by_asker.of_most()?;
         self.by_age.get(left).map(|(_, channel)| (left.0, channel))
     }
 }

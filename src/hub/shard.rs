@@ -138,16 +138,9 @@ impl Shard {
             tokio::select! {
                 deliveries = inbox.recv() => {
                     let Some(deliveries) = deliveries else { return };
-                    let mut turn = Turn::new(&self.turns);
-                    self.deliver(deliveries, &mut turn).await;
-                    // What waits already goes out with the same flush; what comes in meanwhile
-                    // does not hold it up.
-                    for _ in 0..inbox.len() {
-                        let Ok(more) = inbox.try_recv() else { break };
-                        self.deliver(more, &mut turn).await;
-                    }
+                    self.deliver_all(deliveries, &mut inbox).await;
                 }
-                () = wakes.some() => self.wake_up(),
+                () = wakes.some() => self.wake_up().await,
                 Some(due) = self.deadlines.next() => self.deadline(due.into_inner()),
                 Ok(permit) = hub.reserve(), if !self.released.is_empty() => {
                     if let Some(filters) = self.released.pop_front() {
@@ -160,8 +153,22 @@ impl Shard {
                 }
                 () = let_others_go_first(), if goes_on => {}
             }
-            self.walk_on();
+            self.walk_on().await;
             self.flush().await;
+        }
+    }
+
+    /// What waits already goes out with the same flush; what comes in meanwhile does not hold it up.
+    async fn deliver_all(
+        &mut self,
+        first: Vec<Delivery>,
+        inbox: &mut mpsc::Receiver<Vec<Delivery>>,
+    ) {
+        let mut turn = Turn::new(&self.turns);
+        self.deliver(first, &mut turn).await;
+        for _ in 0..inbox.len() {
+            let Ok(more) = inbox.try_recv() else { break };
+            self.deliver(more, &mut turn).await;
         }
     }
 
@@ -203,11 +210,12 @@ impl Shard {
     }
 
     /// Tells some more of all subscribers that the source was lost, or that the node stops.
-    fn walk_on(&mut self) {
+    async fn walk_on(&mut self) {
         let Some(from) = self.walk else { return };
-        let now = Instant::now();
+        let (now, mut turn) = (Instant::now(), Turn::new(&self.turns));
         let to = from + WALK;
         for key in from..to {
+            turn.next().await;
             let Some(entry) = self.subscribers.get_mut(key) else { continue };
             entry.hear_of(self.reconnected.as_ref(), now);
             if let Some(since) = self.stop_since.filter(|_| !entry.knows_of_stop) {
@@ -274,10 +282,11 @@ impl Shard {
         }
     }
 
-    fn wake_up(&mut self) {
-        let wakes = Arc::clone(&self.wakes);
+    async fn wake_up(&mut self) {
+        let (wakes, mut turn) = (Arc::clone(&self.wakes), Turn::new(&self.turns));
         for key in wakes.take() {
             self.signal(key, Signal::Woken);
+            turn.next().await;
         }
     }
 
@@ -388,6 +397,7 @@ impl Shard {
             self.released.push_back(entry.filters);
         }
         for filter in left {
+            turn.next().await;
             let Some(keys) = self.topics.get_mut(&filter) else { continue };
             match *ended {
                 [one] => keys.retain(|&key| key != one),

@@ -26,10 +26,10 @@ impl<T: Ord> Shares<T> {
         self.change(by, |own| own.remove(thing));
     }
 
-    /// Who has most, and the first of it.
-    pub(super) fn of_most(&self) -> Option<(Asker, &T)> {
+    /// The first thing of who has most.
+    pub(super) fn of_most(&self) -> Option<&T> {
         let (_, by) = self.most.last()?;
-        Some((*by, self.own.get(by)?.first()?))
+        self.own.get(by)?.first()
     }
 
     /// How many things who has most has.

@@ -262,22 +262,22 @@ impl Snapshots {
     fn matched(&self, pattern: &ChannelPattern, room: &mut Room, known: &mut Known) {
         let all = self.channels.count(pattern, MOST_LOOKED_AT);
         let mut taken = 0;
-        let mut take = |latest: &Latest| {
+        let mut take = |(channel, latest): (&Channel, &Latest)| {
             let fits = room.take(latest.weight());
             if fits {
                 known.last.extend(latest.last());
+                known.forgotten.extend(latest.has_forgotten.then(|| channel.clone()));
                 taken += 1;
             }
             fits
         };
         if all <= MOST_CHANNELS {
-            let mut few: Vec<_> = self.channels.named(pattern).map(|(_, latest)| latest).collect();
-            few.sort_by_key(|latest| std::cmp::Reverse(latest.sequence()));
+            let mut few: Vec<_> = self.channels.named(pattern).collect();
+            few.sort_by_key(|(_, latest)| std::cmp::Reverse(latest.sequence()));
             few.into_iter().all(&mut take);
         } else {
             let newest = self.channels.newest_first(pattern).take(MOST_LOOKED_AT);
-            let mut matching = newest.filter(|(channel, _)| pattern.matches(channel));
-            matching.all(|(_, latest)| take(latest));
+            newest.filter(|(channel, _)| pattern.matches(channel)).all(&mut take);
         }
         known.truncated += all.saturating_sub(taken);
     }
@@ -578,9 +578,11 @@ mod tests {
         for (n, variant) in [(1, "A"), (2, "B"), (3, "C")] {
             snapshots.push(&event(n, "ab:1", &format!(r#"{{"variantId":"{variant}"}}"#)));
         }
-        let known = snapshots.of(&[Filter::parse("ab:1").unwrap()]);
-        assert_eq!(sequences(&known.last), [2, 3]);
-        assert_eq!(known.forgotten, [Channel::new("ab:1").unwrap()]);
+        for filter in ["ab:1", "ab:*"] {
+            let known = snapshots.of(&[Filter::parse(filter).unwrap()]);
+            assert_eq!(sequences(&known.last), [2, 3]);
+            assert_eq!(known.forgotten, [Channel::new("ab:1").unwrap()], "{filter}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod budget;
 #[cfg(test)]
 pub(crate) mod by_hand;
+mod chores;
 mod core;
 mod coverage;
 mod demand;
@@ -21,6 +22,8 @@ mod histories;
 mod history;
 mod idle;
 mod inlet;
+mod known;
+mod latest;
 mod openings;
 mod patterns;
 mod recent;
@@ -50,8 +53,9 @@ pub use demand::{Asker, Change, Demand, NOBODY, Ticket};
 pub use history::HistoryBounds;
 pub(crate) use inlet::DROP_REASONS;
 pub use inlet::{Condition, Incoming, Inlet, InletSettings, Room};
+pub use known::{Known, Last, Told};
 pub use rule::{ChannelRule, ObjectChannels};
-pub use snapshot::{Known, Last, SnapshotBounds, Told};
+pub use snapshot::SnapshotBounds;
 pub use subscriber::{Flow, Gap, GapReason, Signal, Start, StartFrom, Subscriber};
 
 use self::core::{Core, Delivery};

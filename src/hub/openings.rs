@@ -12,7 +12,7 @@ use super::core::{Arrival, Core, Delivery, Join, Resume};
 use super::coverage::{Answered, Covered, Reply};
 use super::demand::Asker;
 use super::history::{Missed, in_order};
-use super::snapshot::Known;
+use super::known::Known;
 use super::subscriber::{Gap, GapReason, StartFrom};
 use crate::event::{Channel, Event, Filter};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::snapshot::Known;
+use super::known::Known;
 use crate::event::{Channel, Event, Filter, Position};
 
 /// Someone who listens, owned by one shard.
